@@ -1,0 +1,28 @@
+# Verbs for people and for CI alike. Only make and Python >= 3.11 are needed: uv is fetched from PyPI when missing.
+.PHONY: up down test check
+.DEFAULT_GOAL := up
+
+UV := $(shell command -v uv 2>/dev/null || echo $(CURDIR)/.stripe-platform/tools/uv)
+RUN := $(UV) run --locked --all-extras
+
+up: .env
+	@$(RUN) stripe-platform up
+
+down: .env
+	@$(RUN) stripe-platform down
+
+test: $(UV)
+	@$(RUN) pytest
+
+check: $(UV)
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+	@$(RUN) sqlfluff lint --processes 2 stripe_platform/oltp/migrations
+	@cd dbt && $(RUN) sqlfluff lint --processes 2 models macros tests
+
+.env: | $(UV)
+	@sed 's|@DAGSTER_HOME@|$(CURDIR)/.stripe-platform/dagster|' .env.example > .env
+
+$(UV):
+	@python3 stripe_platform/local/fetch_uv.py $(UV)

@@ -1,0 +1,1 @@
+"""A payments data platform as one Dagster asset graph."""

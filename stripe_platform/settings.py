@@ -1,0 +1,133 @@
+"""Typed settings, read from the environment, then `.env`, then the generated secrets of the local stack."""
+
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+from psycopg.conninfo import make_conninfo
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from stripe_platform.environment import Environment
+from stripe_platform.errors import StripePlatformError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+# A relative home means the same folder from wherever the command is typed.
+Home = Annotated[Path, AfterValidator(lambda path: (PROJECT_ROOT / path.expanduser()).resolve())]
+
+
+class WarehouseEngine(StrEnum):
+    """The engine that dbt builds the marts on."""
+
+    DUCKDB = "duckdb"
+
+
+class MissingSecret(StripePlatformError):
+    """A secret that has no default was not set."""
+
+    def __init__(self, name: str, secrets: Path) -> None:
+        super().__init__(
+            f"{name.upper()} is not set: `make up` generates it for the local stack into {secrets}; "
+            "elsewhere set it in the environment"
+        )
+
+
+class _HomeSetting(BaseSettings):
+    """Read first, for the home folder says where the generated secrets are."""
+
+    model_config = SettingsConfigDict(env_file=PROJECT_ROOT / ".env", extra="ignore")
+
+    stripe_platform_home: Home = Path(".stripe-platform")
+
+
+class Settings(BaseSettings):
+    """Every setting of the platform; the names are those of the environment variables, in lower case."""
+
+    model_config = SettingsConfigDict(env_file=PROJECT_ROOT / ".env", extra="ignore", frozen=True)
+
+    stripe_platform_env: Environment = Environment.LOCAL
+    stripe_platform_home: Home = Path(".stripe-platform")
+    warehouse: WarehouseEngine = WarehouseEngine.DUCKDB
+
+    postgres_host: str = "127.0.0.1"
+    postgres_port: Port = 5432
+    postgres_database: str = "stripe"
+    postgres_user: str = "postgres"
+    postgres_password: SecretStr | None = None
+    cdc_password: SecretStr | None = None
+    # Stands in change events for a large value that did not change: random, so that no row can imitate it.
+    toast_placeholder: SecretStr | None = None
+
+    kafka_host: str = "127.0.0.1"
+    kafka_port: Port = 9092
+    kafka_controller_port: Port = 9093
+    connect_host: str = "127.0.0.1"
+    connect_port: Port = 8083
+    mongodb_host: str = "127.0.0.1"
+    mongodb_port: Port = 27017
+    dagster_port: Port = 3000
+    api_port: Port = 8000
+
+    @property
+    def home(self) -> Path:
+        """The one folder that holds all state of this stack."""
+        return self.stripe_platform_home
+
+    @property
+    def secrets(self) -> Path:
+        """The folder of generated secrets, a file each, named as the setting."""
+        return self.home / "secrets"
+
+    @property
+    def dagster_home(self) -> Path:
+        """DAGSTER_HOME of this stack."""
+        return self.home / "dagster"
+
+    @property
+    def lake(self) -> Path:
+        """The folder of the raw change log's Delta tables."""
+        return self.home / "lake" / "raw"
+
+    @property
+    def warehouse_folder(self) -> Path:
+        """The folder of `build.duckdb` and `warehouse.duckdb`."""
+        return self.home / "warehouse"
+
+    @property
+    def kafka_bootstrap(self) -> str:
+        """`host:port` of the broker."""
+        return f"{self.kafka_host}:{self.kafka_port}"
+
+    @property
+    def connect_url(self) -> str:
+        """Base address of Kafka Connect's REST interface."""
+        return f"http://{self.connect_host}:{self.connect_port}"
+
+    @cached_property
+    def postgres_conninfo(self) -> str:
+        """libpq connection string of the owner of the schema, times in UTC."""
+        return make_conninfo(
+            host=self.postgres_host,
+            port=self.postgres_port,
+            dbname=self.postgres_database,
+            user=self.postgres_user,
+            password=self.secret("postgres_password"),
+            connect_timeout=10,
+            options="-c timezone=UTC",
+        )
+
+    def secret(self, name: str) -> str:
+        """The value of a secret setting; `MissingSecret` when it is not set anywhere."""
+        value: SecretStr | None = getattr(self, name)
+        if value is None:
+            raise MissingSecret(name, self.secrets)
+        return value.get_secret_value()
+
+
+def load_settings() -> Settings:
+    """Read the settings afresh: environment beats `.env` beats generated secrets."""
+    secrets = _HomeSetting().stripe_platform_home / "secrets"
+    return Settings(_secrets_dir=secrets) if secrets.is_dir() else Settings()

@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from stripe_platform.settings import PROJECT_ROOT, MissingSecret, Settings, load_settings
+
+
+def test_the_environment_beats_the_dotenv_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("POSTGRES_PORT=6001\nKAFKA_PORT=6002\n")
+    monkeypatch.setenv("POSTGRES_PORT", "7001")
+    monkeypatch.delenv("KAFKA_PORT", raising=False)
+    settings = Settings(_env_file=dotenv)
+    assert (settings.postgres_port, settings.kafka_port) == (7001, 6002)
+
+
+def test_the_example_file_leaves_the_environment_in_force_when_dagster_reads_it_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dagster._core.secrets.env_file import get_env_var_dict
+
+    (tmp_path / ".env").write_text((PROJECT_ROOT / ".env.example").read_text())
+    monkeypatch.setenv("POSTGRES_PORT", "7001")
+    monkeypatch.delenv("KAFKA_PORT", raising=False)
+    read = get_env_var_dict(str(tmp_path))
+    assert (read["POSTGRES_PORT"], read["KAFKA_PORT"]) == ("7001", "9092")
+
+
+def test_the_example_file_names_every_port_and_nothing_unknown() -> None:
+    lines = [line for line in (PROJECT_ROOT / ".env.example").read_text().splitlines() if "=" in line]
+    named = {line.split("=", 1)[0].lower() for line in lines if not line.startswith("#")}
+    assert {name for name in Settings.model_fields if name.endswith("_port")} <= named
+    assert named - {"dagster_home"} <= set(Settings.model_fields)
+
+
+def test_an_unknown_environment_or_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRIPE_PLATFORM_ENV", "staging")
+    monkeypatch.setenv("WAREHOUSE", "sqlite")
+    with pytest.raises(ValidationError) as refusal:
+        load_settings()
+    assert {"stripe_platform_env", "warehouse"} <= {str(error["loc"][0]) for error in refusal.value.errors()}
+
+
+def test_generated_secrets_are_read_from_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STRIPE_PLATFORM_HOME", str(tmp_path))
+    monkeypatch.delenv("CDC_PASSWORD", raising=False)
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "cdc_password").write_text("s3cret-value")
+    settings = load_settings()
+    assert settings.secret("cdc_password") == "s3cret-value"
+    assert "s3cret-value" not in repr(settings)
+
+
+def test_a_missing_secret_names_itself_and_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("POSTGRES_PASSWORD", raising=False)
+    with pytest.raises(MissingSecret, match="POSTGRES_PASSWORD is not set: `make up`"):
+        Settings(stripe_platform_home=tmp_path, _env_file=None).secret("postgres_password")
