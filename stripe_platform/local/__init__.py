@@ -1,0 +1,1 @@
+"""The servers of the platform on one machine, without containers."""

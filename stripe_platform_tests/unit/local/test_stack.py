@@ -1,0 +1,77 @@
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from stripe_platform.local import stack
+from stripe_platform.local.environment import environment
+from stripe_platform.local.errors import ForeignHome, NotEnoughDisk, NotThisMachine, StackBusy
+from stripe_platform.local.ports import is_free
+from stripe_platform.settings import Settings, load_settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(stripe_platform_home=tmp_path / "home")
+
+
+def test_stopping_what_never_ran_leaves_no_trace(settings: Settings) -> None:
+    stack.stop(settings)
+    assert not settings.home.exists()
+
+
+def test_servers_that_never_ran_are_stopped(settings: Settings) -> None:
+    states = stack.server_states(settings)
+    assert [state.name for state in states] == ["postgres", "kafka", "mongodb", "connect", "dagster"]
+    assert {(state.state, state.pid) for state in states} == {("STOPPED", None)}
+
+
+def test_a_full_disk_is_told_before_anything_is_written(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 400_000_000))
+    with pytest.raises(NotEnoughDisk, match=r"only 0\.4 GB.*STRIPE_PLATFORM_HOME"):
+        stack.start(settings)
+    assert not settings.secrets.exists()
+
+
+def test_a_host_elsewhere_is_refused(tmp_path: Path) -> None:
+    settings = Settings(stripe_platform_home=tmp_path, kafka_host="broker.example")
+    with pytest.raises(NotThisMachine, match=r"KAFKA_HOST is broker\.example"):
+        stack.start(settings)
+
+
+def test_the_stack_of_another_user_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    (settings.home / "run").mkdir(parents=True)
+    monkeypatch.setattr("os.geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(ForeignHome, match=str(settings.home)):
+        stack.start(settings)
+
+
+def test_a_stack_that_another_command_is_busy_with_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    (settings.home / "run").mkdir(parents=True)
+    monkeypatch.setattr(stack, "LOCK_TIMEOUT_S", 0.01)
+    with FileLock(settings.home / "run" / "stack.lock"), pytest.raises(StackBusy, match="another command"):
+        stack.stop(settings)
+
+
+def test_the_environment_leads_to_the_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(stripe_platform_home=tmp_path, postgres_port=21090, kafka_port=21091)
+    for name, value in environment(settings).items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == settings
+
+
+def test_the_environment_holds_no_secret(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"stripe_platform_home": tmp_path, "postgres_password": "hidden"})
+    assert "POSTGRES_PASSWORD" not in environment(settings)
+
+
+def test_a_port_that_is_listened_on_is_not_free() -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+        holder.listen()
+        assert not is_free(port)
+    assert is_free(port)
