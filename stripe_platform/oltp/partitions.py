@@ -1,0 +1,116 @@
+"""Monthly partitions of the tables that are ranged by `created`, months in UTC."""
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+
+import psycopg
+from psycopg import sql
+
+from stripe_platform.errors import StripePlatformError
+from stripe_platform.oltp.tables import CAPTURED_TABLES, SCHEMA
+
+LOCK_LIMIT = "30s"
+"""How long a table may stay in use by others."""
+
+
+class PartitionNotMade(StripePlatformError):
+    """A partition could not be made because the table stayed in use."""
+
+    def __init__(self, partition: str) -> None:
+        super().__init__(
+            f"partition {SCHEMA}.{partition} was not made: another transaction kept its table in use "
+            f"for {LOCK_LIMIT}; "
+            "end the long transaction (pg_stat_activity names it) and try again"
+        )
+
+
+def month_of(moment: datetime) -> datetime:
+    """The first instant, in UTC, of the month that holds the moment."""
+    return moment.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def next_month(month: datetime) -> datetime:
+    """The first instant of the following month, given the first of one."""
+    return month.replace(year=month.year + month.month // 12, month=month.month % 12 + 1)
+
+
+def months_between(first: datetime, last: datetime) -> Iterator[datetime]:
+    """First instants of every month from the one that holds `first` to the one that holds `last`."""
+    month, end = month_of(first), month_of(last)
+    while month <= end:
+        yield month
+        month = next_month(month)
+
+
+def partition_name(table: str, month: datetime) -> str:
+    """`charges_2018_04` for charges and April 2018."""
+    return f"{table}_{month:%Y_%m}"
+
+
+def ensure_partitions(connection: psycopg.Connection, months: Iterable[datetime]) -> tuple[str, ...]:
+    """Make the missing partitions of all monthly tables; return the names of those made.
+
+    Rows of such a month that lie in the default partition move with it; change consumers see each of them
+    deleted and inserted unchanged, in one transaction. Raises `PartitionNotMade` when a table stays in use
+    for 30 s.
+    """
+    tables = [table.name for table in CAPTURED_TABLES if table.monthly]
+    wanted = [(table, month) for month in sorted({month_of(month) for month in months}) for table in tables]
+    present = {
+        name
+        for (name,) in connection.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relispartition", [SCHEMA]
+        )
+    }
+    made: list[str] = []
+    for table, month in wanted:
+        if partition_name(table, month) not in present:
+            _make(connection, table, month)
+            made.append(partition_name(table, month))
+    return tuple(made)
+
+
+def _make(connection: psycopg.Connection, table: str, month: datetime) -> None:
+    name = partition_name(table, month)
+    try:
+        with connection.transaction():
+            connection.execute("SELECT set_config('lock_timeout', %s, true)", [LOCK_LIMIT])
+            strays = _take_from_default(connection, table, month)
+            connection.execute(
+                sql.SQL("CREATE TABLE {} PARTITION OF {} FOR VALUES FROM ({}) TO ({})").format(
+                    sql.Identifier(SCHEMA, name),
+                    sql.Identifier(SCHEMA, table),
+                    sql.Literal(month),
+                    sql.Literal(next_month(month)),
+                )
+            )
+            connection.execute("CALL payments.guard_against_truncate(%s::regclass)", [f"{SCHEMA}.{name}"])
+            if strays:
+                _put_back(connection, table)
+    except psycopg.errors.LockNotAvailable as error:
+        raise PartitionNotMade(name) from error
+
+
+def _take_from_default(connection: psycopg.Connection, table: str, month: datetime) -> int:
+    parent, default = sql.Identifier(SCHEMA, table), sql.Identifier(SCHEMA, f"{table}_default")
+    connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(parent))
+    bounds = {"first": month, "end": next_month(month)}
+    in_month = sql.SQL("created >= %(first)s AND created < %(end)s")
+    found = connection.execute(sql.SQL("SELECT FROM {} WHERE {} LIMIT 1").format(default, in_month), bounds).fetchone()
+    if found is None:
+        return 0
+    # The rows are away for a moment only and under an exclusive lock: foreign keys that point to them hold
+    # again before anyone can look.
+    connection.execute("SET LOCAL session_replication_role = replica")
+    connection.execute(
+        sql.SQL("CREATE TEMPORARY TABLE strays ON COMMIT DROP AS SELECT * FROM {} WHERE {}").format(default, in_month),
+        bounds,
+    )
+    return connection.execute(sql.SQL("DELETE FROM {} WHERE {}").format(default, in_month), bounds).rowcount
+
+
+def _put_back(connection: psycopg.Connection, table: str) -> None:
+    # Through the root: what is written into a partition before it belongs to the root is never published.
+    connection.execute(sql.SQL("INSERT INTO {} SELECT * FROM pg_temp.strays").format(sql.Identifier(SCHEMA, table)))
+    connection.execute("DROP TABLE pg_temp.strays")
+    connection.execute("SET LOCAL session_replication_role = origin")

@@ -1,0 +1,173 @@
+"""What Debezium may see: the role `cdc`, its column grants, and the publication, all derived from the catalog."""
+
+from collections.abc import Mapping
+
+import psycopg
+from psycopg import sql
+
+from stripe_platform.oltp.catalog import Column, all_columns, captured_columns, without_personal
+from stripe_platform.oltp.tables import SCHEMA
+from stripe_platform.privacy.columns import personal_columns
+from stripe_platform.settings import Settings
+
+PUBLICATION = "stripe_platform"
+CDC_ROLE = "cdc"
+
+_PublishedColumns = Mapping[str, tuple[str, ...]]
+
+
+def ensure_replication(connection: psycopg.Connection, settings: Settings) -> bool:
+    """Create or mend role, grants and publication, in one transaction; True when anything had to change.
+
+    Raises `TableMissing` or `InvalidPersonalColumns` before it touches anything. The password goes to the
+    server as a SCRAM verifier, so that no log of statements holds it.
+    """
+    with connection.transaction():
+        wanted = _names(captured_columns(connection))
+        changed = [
+            _ensure_role(connection, settings),
+            _ensure_grants(connection, wanted),
+            _ensure_publication(connection, wanted),
+        ]
+    return any(changed)
+
+
+def refresh_replication(connection: psycopg.Connection) -> None:
+    """Bring grants and publication, where they exist, in line with the tables as they are now.
+
+    For use inside a migration's transaction; tables that a later migration makes may still be missing.
+    """
+    exist = connection.execute(
+        "SELECT FROM pg_publication CROSS JOIN pg_roles WHERE pubname = %s AND rolname = %s",
+        [PUBLICATION, CDC_ROLE],
+    ).fetchone()
+    if exist is not None:
+        wanted = _names(without_personal(all_columns(connection), personal_columns()))
+        _ensure_grants(connection, wanted)
+        _ensure_publication(connection, wanted)
+
+
+def _names(columns: Mapping[str, tuple[Column, ...]]) -> dict[str, tuple[str, ...]]:
+    return {table: tuple(column.name for column in listed) for table, listed in columns.items()}
+
+
+def _ensure_role(connection: psycopg.Connection, settings: Settings) -> bool:
+    attributes = connection.execute(
+        "SELECT rolcanlogin, rolreplication, rolsuper, rolcreaterole, rolcreatedb, rolbypassrls "
+        "FROM pg_roles WHERE rolname = %s",
+        [CDC_ROLE],
+    ).fetchone()
+    as_wanted = attributes == (True, True, False, False, False, False)
+    if as_wanted and _can_log_in(settings):
+        return False
+    verifier = connection.pgconn.encrypt_password(
+        settings.secret("cdc_password").encode(), CDC_ROLE.encode(), b"scram-sha-256"
+    )
+    verb = sql.SQL("CREATE" if attributes is None else "ALTER")
+    connection.execute(
+        sql.SQL("{} ROLE {} LOGIN REPLICATION NOSUPERUSER NOCREATEROLE NOCREATEDB NOBYPASSRLS PASSWORD {}").format(
+            verb, sql.Identifier(CDC_ROLE), sql.Literal(verifier.decode())
+        )
+    )
+    return True
+
+
+def _can_log_in(settings: Settings) -> bool:
+    try:
+        psycopg.connect(settings.postgres_conninfo, user=CDC_ROLE, password=settings.secret("cdc_password")).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+# Rights on whole relations of this database, and rights on single columns.
+_RELATION_GRANTS = """
+SELECT relation.oid::regclass::text, privilege.privilege_type
+FROM pg_class AS relation
+CROSS JOIN LATERAL aclexplode(relation.relacl) AS privilege
+WHERE privilege.grantee = %s::regrole
+"""
+_COLUMN_GRANTS = """
+SELECT relation.relname, array_agg(attribute.attname::text ORDER BY attribute.attnum)
+FROM pg_class AS relation
+INNER JOIN pg_attribute AS attribute ON attribute.attrelid = relation.oid
+CROSS JOIN LATERAL aclexplode(attribute.attacl) AS privilege
+WHERE privilege.grantee = %s::regrole AND privilege.privilege_type = 'SELECT'
+    AND relation.relnamespace = %s::regnamespace AND NOT attribute.attisdropped
+GROUP BY relation.relname
+"""
+_OTHER_COLUMN_GRANTS = """
+SELECT
+FROM pg_attribute AS attribute
+CROSS JOIN LATERAL aclexplode(attribute.attacl) AS privilege
+WHERE privilege.grantee = %s::regrole AND privilege.privilege_type <> 'SELECT'
+LIMIT 1
+"""
+
+
+def _ensure_grants(connection: psycopg.Connection, wanted: _PublishedColumns) -> bool:
+    if _grants_are(connection, wanted):
+        return False
+    schema, role = sql.Identifier(SCHEMA), sql.Identifier(CDC_ROLE)
+    connection.execute(sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA {} FROM {}").format(schema, role))
+    connection.execute(sql.SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(schema, role))
+    connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, role))
+    for table, columns in wanted.items():
+        connection.execute(
+            sql.SQL("GRANT SELECT ({}) ON {} TO {}").format(
+                sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(SCHEMA, table), role
+            )
+        )
+    return True
+
+
+def _grants_are(connection: psycopg.Connection, wanted: _PublishedColumns) -> bool:
+    on_schema = connection.execute(
+        "SELECT privilege_type FROM pg_namespace CROSS JOIN LATERAL aclexplode(nspacl) "
+        "WHERE oid = %s::regnamespace AND grantee = %s::regrole",
+        [SCHEMA, CDC_ROLE],
+    ).fetchall()
+    on_columns = {table: tuple(columns) for table, columns in connection.execute(_COLUMN_GRANTS, [CDC_ROLE, SCHEMA])}
+    beyond = connection.execute(_RELATION_GRANTS, [CDC_ROLE]).fetchone()
+    other = connection.execute(_OTHER_COLUMN_GRANTS, [CDC_ROLE]).fetchone()
+    return on_schema == [("USAGE",)] and on_columns == wanted and beyond is None and other is None
+
+
+_PUBLISHED = """
+SELECT
+    relation.relname,
+    (
+        SELECT array_agg(attribute.attname::text ORDER BY attribute.attnum) FROM pg_attribute AS attribute
+        WHERE attribute.attrelid = relation.oid AND attribute.attnum = ANY(member.prattrs)
+    )
+FROM pg_publication_rel AS member
+INNER JOIN pg_publication AS publication ON publication.oid = member.prpubid
+INNER JOIN pg_class AS relation ON relation.oid = member.prrelid
+WHERE publication.pubname = %s
+"""
+
+
+def _ensure_publication(connection: psycopg.Connection, wanted: _PublishedColumns) -> bool:
+    name = sql.Identifier(PUBLICATION)
+    options = connection.execute(
+        "SELECT pubviaroot AND pubinsert AND pubupdate AND pubdelete AND pubtruncate FROM pg_publication "
+        "WHERE pubname = %s",
+        [PUBLICATION],
+    ).fetchone()
+    tables = sql.SQL(", ").join(
+        sql.SQL("{} ({})").format(sql.Identifier(SCHEMA, table), sql.SQL(", ").join(map(sql.Identifier, columns)))
+        for table, columns in wanted.items()
+    )
+    published_by = sql.SQL("publish = 'insert, update, delete, truncate', publish_via_partition_root = true")
+    if options is None:
+        connection.execute(sql.SQL("CREATE PUBLICATION {} FOR TABLE {} WITH ({})").format(name, tables, published_by))
+        return True
+    changed = False
+    if options == (False,):
+        connection.execute(sql.SQL("ALTER PUBLICATION {} SET ({})").format(name, published_by))
+        changed = True
+    published = {table: tuple(columns or ()) for table, columns in connection.execute(_PUBLISHED, [PUBLICATION])}
+    if published != wanted:
+        connection.execute(sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(name, tables))
+        changed = True
+    return changed
