@@ -1,0 +1,1 @@
+"""Change data capture: Debezium's connector, the topics it writes, and cuts through them."""

@@ -1,0 +1,44 @@
+"""Whether changes can flow: the connector's state and the topics' partitions."""
+
+import dagster as dg
+
+from stripe_platform.cdc.assets import CONNECTOR_KEY
+from stripe_platform.cdc.connector import connector_state, is_in_initial_snapshot
+from stripe_platform.cdc.slot import slot_state
+from stripe_platform.cdc.topics import differing_partitions
+from stripe_platform.settings import Settings
+
+
+@dg.asset_check(asset=CONNECTOR_KEY)
+def connector_and_task_are_running(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """A connector that stands still lets PostgreSQL keep its log until the disk is full."""
+    state = connector_state(settings)
+    return dg.AssetCheckResult(passed=state.is_running, metadata={"state": state.describe()})
+
+
+@dg.asset_check(asset=CONNECTOR_KEY)
+def connector_reads_the_log(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """Connect calls a task RUNNING that tries in vain to reach PostgreSQL; the slot knows better."""
+    slot = slot_state(settings)
+    is_read = slot is not None and slot.is_read
+    is_whole = slot is not None and slot.wal_status != "lost"
+    return dg.AssetCheckResult(
+        passed=is_whole and (is_read or is_in_initial_snapshot(settings)),
+        metadata={
+            "slot": slot.describe() if slot else "there is no slot",
+            "kept_bytes": slot.kept_bytes if slot else 0,
+        },
+    )
+
+
+@dg.asset_check(asset=CONNECTOR_KEY)
+def topics_have_the_declared_partitions(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """A partition more sends a key's later changes elsewhere, and their order is lost."""
+    differing = differing_partitions(settings)
+    return dg.AssetCheckResult(
+        passed=not differing,
+        metadata={
+            "differing_topics": len(differing),
+            "found_and_declared": {topic: list(counts) for topic, counts in differing.items()},
+        },
+    )

@@ -1,0 +1,183 @@
+"""The Debezium connector: its configuration, its registration and its state."""
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from stripe_platform.cdc.connect import ConnectClient, ConnectRefused
+from stripe_platform.cdc.slot import SLOT, Slot, slot_state
+from stripe_platform.cdc.topics import TOPIC_PREFIX, ensure_topics
+from stripe_platform.errors import StripePlatformError
+from stripe_platform.oltp.replication import CDC_ROLE, PUBLICATION
+from stripe_platform.oltp.tables import CAPTURED_TABLES
+from stripe_platform.privacy.columns import column_exclude_list
+from stripe_platform.settings import PROJECT_ROOT, Settings
+
+CONNECTOR = "payments"
+CONFIG_FILE = PROJECT_ROOT / "debezium" / f"{CONNECTOR}.json"
+SECRETS = ("cdc_password", "toast_placeholder", "postgres_password")
+
+# Causes of other classes may quote the value that they could not convert.
+QUOTABLE_CAUSES = ("Caused by: org.postgresql.", "Caused by: org.apache.kafka.connect.errors.")
+
+NOT_REGISTERED = "NOT_REGISTERED"
+RUNNING = "RUNNING"
+FAILED = "FAILED"
+# States out of which nobody but an operator brings the connector.
+HALTED = frozenset({"PAUSED", "STOPPED"})
+RESTARTS = 3
+# A task is RUNNING before it has opened its slot, and may fail in doing so.
+SETTLED_AFTER = timedelta(seconds=3)
+
+
+class ConnectorRefused(StripePlatformError):
+    """Connect found the configuration invalid, or PostgreSQL, which it tries, did not let it in."""
+
+
+class ConnectorNotRunning(StripePlatformError):
+    """The connector or its task did not come to run."""
+
+    def __init__(self, state: "ConnectorState", slot: Slot | None, waited: timedelta) -> None:
+        read_from = slot.describe() if slot else "there is no slot yet"
+        super().__init__(
+            f"{state.name!r} does not run after {waited.total_seconds():.0f} s: "
+            f"{state.describe()} ({read_from}); mend the cause (Connect's log tells more) and register again: "
+            "`stripe-platform up` or materialize cdc/connector"
+        )
+
+
+@dataclass(frozen=True)
+class ConnectorState:
+    """What Connect says of the connector and its tasks, in its own words; `failure` never holds a secret."""
+
+    name: str
+    connector: str
+    tasks: tuple[str, ...] = ()
+    failure: str | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """The connector and its task run."""
+        return self.connector == RUNNING and bool(self.tasks) and set(self.tasks) == {RUNNING}
+
+    @property
+    def has_failed(self) -> bool:
+        """The connector or a task gave up, and stays so until it is restarted."""
+        return FAILED in (self.connector, *self.tasks)
+
+    def describe(self) -> str:
+        """One line for a person."""
+        tasks = ", ".join(self.tasks) or "none"
+        return f"connector {self.connector}, tasks {tasks}" + (f", {self.failure}" if self.failure else "")
+
+
+def connector_config() -> dict[str, str]:
+    """The file in debezium/ and the facts that other rooms own; secrets only as references."""
+    config: dict[str, str] = json.loads(CONFIG_FILE.read_text())
+    return config | {
+        "name": CONNECTOR,
+        "topic.prefix": TOPIC_PREFIX,
+        "database.user": CDC_ROLE,
+        "publication.name": PUBLICATION,
+        "slot.name": SLOT,
+        # Whole names: a pattern that fitted a leaf partition would capture its rows a second time.
+        "table.include.list": ",".join(re.escape(table.qualified) for table in CAPTURED_TABLES),
+        "column.exclude.list": column_exclude_list(),
+    }
+
+
+def connector_state(settings: Settings, *, patience: timedelta = timedelta(seconds=5)) -> ConnectorState:
+    """The state now; `ConnectUnavailable` when Connect does not answer within `patience`."""
+    return _state(settings, ConnectClient(settings.connect_url, patience))
+
+
+def is_in_initial_snapshot(settings: Settings) -> bool:
+    """Whether the connector has not yet come to stream changes."""
+    stored = ConnectClient(settings.connect_url, timedelta(seconds=5)).offsets(CONNECTOR)
+    return not stored or "snapshot" in stored[0]["offset"]
+
+
+def register(settings: Settings, *, limit: timedelta = timedelta(seconds=90)) -> ConnectorState:
+    """Create the topics and see to it that the connector runs with the current configuration.
+
+    Idempotent: an equal configuration is not sent again, so that a running task goes on undisturbed. A failed
+    task is restarted, a paused connector resumed. On its first start the task waits for all transactions that
+    are open. `ConnectorNotRunning` after `limit`, with the task's error.
+    """
+    ensure_topics(settings)
+    client = ConnectClient(settings.connect_url)
+    config = connector_config()
+    changed = client.config(CONNECTOR) != config
+    if changed:
+        _put(settings, client, config)
+    return _wait_until_running(settings, client, limit, disturbed=changed)
+
+
+def _put(settings: Settings, client: ConnectClient, config: Mapping[str, str]) -> None:
+    try:
+        client.put_config(CONNECTOR, config)
+    except ConnectRefused as refusal:
+        # Connect quotes what it found wrong, and it has resolved the references by then.
+        raise ConnectorRefused(_without_secrets(settings, str(refusal))) from None
+
+
+def _wait_until_running(
+    settings: Settings, client: ConnectClient, limit: timedelta, *, disturbed: bool
+) -> ConnectorState:
+    """`disturbed`: the task was made to start anew, so that RUNNING alone does not yet say that it does."""
+    started = disturbed_at = time.monotonic()
+    restarts = 0
+    while True:
+        state = _state(settings, client)
+        if state.is_running and (not disturbed or _has_settled(settings, disturbed_at)):
+            return state
+        waited = timedelta(seconds=time.monotonic() - started)
+        if waited > limit or (state.has_failed and restarts == RESTARTS):
+            raise ConnectorNotRunning(state, slot_state(settings), waited)
+        if state.has_failed or state.connector in HALTED:
+            disturbed, disturbed_at = True, time.monotonic()
+            restarts += state.has_failed
+            _set_going(client, state)
+        time.sleep(0.25 * 2**restarts)
+
+
+def _set_going(client: ConnectClient, state: ConnectorState) -> None:
+    if state.has_failed:
+        client.restart_failed(CONNECTOR)
+    else:
+        client.resume(CONNECTOR)
+
+
+def _has_settled(settings: Settings, since: float) -> bool:
+    slot = slot_state(settings)
+    return bool(slot and slot.is_read) or time.monotonic() - since > SETTLED_AFTER.total_seconds()
+
+
+def _state(settings: Settings, client: ConnectClient) -> ConnectorState:
+    status = client.status(CONNECTOR)
+    if status is None:
+        return ConnectorState(CONNECTOR, NOT_REGISTERED)
+    traces = [part["trace"] for part in (status["connector"], *status["tasks"]) if part.get("trace")]
+    return ConnectorState(
+        name=CONNECTOR,
+        connector=status["connector"]["state"],
+        tasks=tuple(task["state"] for task in status["tasks"]),
+        failure=failure_of(settings, traces[0]) if traces else None,
+    )
+
+
+def failure_of(settings: Settings, trace: str) -> str:
+    """What a Java stack trace comes to: its first line and its root cause, without secrets or row values."""
+    first, *others = trace.splitlines()
+    causes = [line for line in others if line.startswith(QUOTABLE_CAUSES)]
+    return _without_secrets(settings, " ".join([first, *causes[-1:]]))
+
+
+def _without_secrets(settings: Settings, text: str) -> str:
+    for name in SECRETS:
+        if secret := getattr(settings, name):
+            text = text.replace(secret.get_secret_value(), "***")
+    return text

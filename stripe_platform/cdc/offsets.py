@@ -1,0 +1,61 @@
+"""Where the topics begin and end, and which topics they are."""
+
+from collections.abc import Iterable
+
+from confluent_kafka import IsolationLevel, TopicCollection, TopicPartition
+from confluent_kafka.admin import OffsetSpec
+
+from stripe_platform.cdc.broker import REQUEST_LIMIT, admin, named_errors
+from stripe_platform.cdc.topics import MESSAGE_TOPIC, topic_for
+from stripe_platform.oltp.tables import TABLES_BY_NAME
+from stripe_platform.settings import Settings
+
+
+def last_stable_offsets(settings: Settings, tables: Iterable[str]) -> dict[str, dict[int, int]]:
+    """{table: {partition: offset after the last record that a read_committed consumer may see}}."""
+    return _table_offsets(settings, tables, OffsetSpec.latest())
+
+
+def beginning_offsets(settings: Settings, tables: Iterable[str]) -> dict[str, dict[int, int]]:
+    """{table: {partition: offset of the oldest record still kept}}."""
+    return _table_offsets(settings, tables, OffsetSpec.earliest())
+
+
+def message_end_offset(settings: Settings) -> int:
+    """Last stable offset of the one partition of the topic of logical messages."""
+    (offset,) = _offsets(settings, [TopicPartition(MESSAGE_TOPIC, 0)], OffsetSpec.latest()).values()
+    return offset
+
+
+def topic_ids(settings: Settings, tables: Iterable[str]) -> dict[str, str]:
+    """{table: the id Kafka gave its topic}: another id means a new topic under the old name."""
+    topics = {topic_for(table): table for table in tables}
+    limit = REQUEST_LIMIT.total_seconds()
+    # Kept in a variable: a client without a reference is closed, and its answers never come.
+    client = admin(settings)
+    with named_errors(settings, "a topic of a captured table"):
+        answers = client.describe_topics(TopicCollection(list(topics)), request_timeout=limit)
+        return {topics[topic]: str(answer.result(limit).topic_id) for topic, answer in answers.items()}
+
+
+def _table_offsets(settings: Settings, tables: Iterable[str], spec: OffsetSpec) -> dict[str, dict[int, int]]:
+    wanted = {
+        (topic_for(table), partition): table
+        for table in tables
+        for partition in range(TABLES_BY_NAME[table].topic_partitions)
+    }
+    found = _offsets(settings, [TopicPartition(*place) for place in wanted], spec)
+    offsets: dict[str, dict[int, int]] = {}
+    for (topic, partition), table in wanted.items():
+        offsets.setdefault(table, {})[partition] = found[topic, partition]
+    return offsets
+
+
+def _offsets(settings: Settings, places: list[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+    limit = REQUEST_LIMIT.total_seconds()
+    client = admin(settings)
+    with named_errors(settings, "a topic partition of a captured table"):
+        answers = client.list_offsets(
+            dict.fromkeys(places, spec), isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=limit
+        )
+        return {(place.topic, place.partition): answer.result(limit).offset for place, answer in answers.items()}
