@@ -9,7 +9,6 @@ from stripe_platform.local.survivors import MARK
 from stripe_platform.settings import Settings
 
 
-
 def daemon_runs(settings: Settings) -> bool:
     """Whether a Dagster answers on this stack's port."""
     try:

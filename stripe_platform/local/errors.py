@@ -39,9 +39,7 @@ class ChecksumMismatch(ArtifactError):
     """What was fetched is not what was pinned."""
 
     def __init__(self, artifact: str, expected: str, actual: str) -> None:
-        super().__init__(
-            artifact, f"its SHA-256 is {actual}, pinned is {expected}: it was changed on its way"
-        )
+        super().__init__(artifact, f"its SHA-256 is {actual}, pinned is {expected}: it was changed on its way")
 
 
 class UnsupportedMachine(LocalStackError):

@@ -34,9 +34,7 @@ def mongod() -> str:
     try:
         program = Path(str(distribution(PACKAGE).locate_file("fiftyone/db/bin/mongod")))
     except PackageNotFoundError as error:
-        raise MissingProgram(
-            "mongod", "install MongoDB 6 or newer, or the platform with its extra `local`"
-        ) from error
+        raise MissingProgram("mongod", "install MongoDB 6 or newer, or the platform with its extra `local`") from error
     if not os.access(program, os.X_OK):
         program.chmod(program.stat().st_mode | 0o111)
     return str(program)

@@ -36,9 +36,7 @@ def _holder(port: int) -> str | None:
     except psutil.AccessDenied:
         return None
     for connection in listening:
-        listens = (
-            connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
-        )
+        listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
         if listens and connection.pid:
             try:
                 return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
