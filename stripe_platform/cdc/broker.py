@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import lru_cache
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -40,8 +41,14 @@ def connection(settings: Settings) -> dict[str, str | int | float | bool]:
 
 
 def admin(settings: Settings) -> AdminClient:
-    """An admin client; it connects when first asked something."""
-    return AdminClient(connection(settings))
+    """The process's admin client of this broker; it connects when first asked something."""
+    return _admin(tuple(connection(settings).items()))
+
+
+@lru_cache(maxsize=4)
+def _admin(configuration: tuple[tuple[str, str | int | float | bool], ...]) -> AdminClient:
+    # Kept: of new clients one in twelve waits one to three seconds for its first answer.
+    return AdminClient(dict(configuration))
 
 
 @contextmanager

@@ -1,0 +1,137 @@
+"""What has been read of one table and is not yet in its log."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import pyarrow as pa
+
+from stripe_platform.cdc.envelope import Layout, Records, UnknownColumns, decode
+from stripe_platform.cdc.topics import topic_for
+from stripe_platform.raw.change_log import ChangeLog
+from stripe_platform.raw.schema import versioned
+
+# Decoded in slices: a larger one is no faster and holds more text and parse tree in memory.
+DECODE_RECORDS = 4_000
+DECODE_BYTES = 3 * 1024 * 1024
+
+# Where a test may stop the process; production passes `nowhere`.
+Point = Literal["polled", "decoded", "committing", "committed", "published"]
+
+
+def nowhere(point: Point) -> None:
+    """Do nothing at any point."""
+
+
+class TableBuffer:
+    """Records of one table on their way from topic to log; full slices become typed columns early.
+
+    `definition` asks PostgreSQL's catalog for the table's columns, when a record has one the log has not.
+    """
+
+    def __init__(
+        self,
+        log: ChangeLog,
+        layout: Layout,
+        *,
+        bounds: Mapping[int, int],
+        definition: Callable[[], pa.Schema],
+        at: Callable[[Point], None],
+    ) -> None:
+        self.table = layout.table
+        self.next_offsets = log.next_offsets
+        self._log, self._layout, self._definition, self._at = log, layout, definition, at
+        self._bounds = bounds
+        self._at_end: set[int] = set()
+        self._since = 0.0
+        self._forget_changes()
+        self._forget_records()
+
+    def _forget_changes(self) -> None:
+        self._decoded: list[pa.Table] = []
+        self._decoded_bytes = 0
+
+    def _forget_records(self) -> None:
+        self._partitions: list[int] = []
+        self._offsets: list[int] = []
+        self._values: list[bytes | None] = []
+        self._undecoded_bytes = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that the changes and records held take."""
+        return self._decoded_bytes + self._undecoded_bytes
+
+    @property
+    def rows(self) -> int:
+        """Changes held, and records not decoded yet."""
+        return sum(len(changes) for changes in self._decoded) + len(self._values)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the oldest record held was read; 0 when none is held."""
+        return time.monotonic() - self._since if self.rows else 0.0
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Every partition has been read to its end, and at least to its bound."""
+        return self._at_end == self.next_offsets.keys() and all(
+            self.next_offsets[partition] >= bound for partition, bound in self._bounds.items()
+        )
+
+    def take(self, partition: int, offset: int, value: bytes | None) -> None:
+        """Hold one record; `UndecodableRecord` when its slice is full and cannot be decoded."""
+        if not self._values and not self._decoded:
+            self._since = time.monotonic()
+        self._partitions.append(partition)
+        self._offsets.append(offset)
+        self._values.append(value)
+        self.next_offsets[partition] = offset + 1
+        self._at_end.discard(partition)
+        self._undecoded_bytes += len(value) if value else 0
+        if len(self._values) >= DECODE_RECORDS or self._undecoded_bytes >= DECODE_BYTES:
+            self._decode()
+
+    def reach_end(self, partition: int, offset: int) -> None:
+        """The partition holds nothing below this offset that was not taken: what lies between are markers."""
+        self.next_offsets[partition] = offset
+        self._at_end.add(partition)
+
+    def flush(self) -> int:
+        """Commit what is held with the offsets after it, and return the number of rows written.
+
+        Errors leave the log as it was: `UndecodableRecord`, `SchemaChanged`, `LostRace`.
+        """
+        self._decode()
+        if self.next_offsets == self._log.next_offsets:
+            return 0
+        if not self._decoded:
+            self._decoded = [versioned(decode(self._records(), self._layout), self._layout.columns)]
+        # A slice read before a column was added lacks it.
+        changes = pa.concat_tables(self._decoded, promote_options="default")
+        self._at("committing")
+        self._log.append(changes, self.next_offsets)
+        self._at("committed")
+        self._forget_changes()
+        return len(changes)
+
+    def _records(self) -> Records:
+        return Records(topic_for(self.table), self._partitions, self._offsets, self._values)
+
+    def _decode(self) -> None:
+        if not self._values:
+            return
+        try:
+            changes = decode(self._records(), self._layout)
+        except UnknownColumns:
+            self._follow_definition()
+            changes = decode(self._records(), self._layout)
+        self._decoded.append(versioned(changes, self._layout.columns))
+        self._decoded_bytes += changes.nbytes
+        self._forget_records()
+        self._at("decoded")
+
+    def _follow_definition(self) -> None:
+        columns = self._definition()
+        self._log.add_columns(columns)
+        self._layout = Layout(self.table, self._layout.key, columns, self._layout.placeholder)

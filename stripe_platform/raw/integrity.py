@@ -1,0 +1,44 @@
+"""What must hold of a raw change log, counted over its Parquet files in bounded memory."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from stripe_platform.raw.change_log import next_offsets, parquet_files
+from stripe_platform.settings import Settings
+
+MEMORY_LIMIT = "256MB"
+
+
+def offsets_stored_twice(settings: Settings, table: str) -> int:
+    """Number of (partition, offset) pairs that more than one row carries."""
+    return _count(
+        settings,
+        parquet_files(settings, table),
+        "SELECT count(*) FROM (SELECT 1 FROM changes GROUP BY _partition, _offset HAVING count(*) > 1)",
+    )
+
+
+def rows_beyond_offsets(settings: Settings, table: str) -> int:
+    """Number of rows at or past the stored next offset of their partition, or of a partition without one."""
+    # Files first: what is appended in between moves the offsets up, never down.
+    files = parquet_files(settings, table)
+    stored = ", ".join(f"({partition}, {offset})" for partition, offset in next_offsets(settings, table).items())
+    return _count(
+        settings,
+        files,
+        f"SELECT count(*) FROM changes LEFT JOIN (VALUES {stored}) AS stored (_partition, next) "
+        "USING (_partition) WHERE next IS NULL OR _offset >= next",
+    )
+
+
+def _count(settings: Settings, files: Sequence[str], question: str) -> int:
+    if not files:
+        return 0
+    spill = settings.home / "tmp" / "duckdb"
+    Path(spill).mkdir(parents=True, exist_ok=True)
+    with duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}) as database:
+        database.read_parquet(list(files)).select("_partition, _offset").create_view("changes")
+        row = database.execute(question).fetchone()
+    return int(row[0]) if row else 0

@@ -1,0 +1,84 @@
+"""When to drain: the sensor that looks at the lag of every raw change log, and the job it asks for."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from stripe_platform.cdc.offsets import last_stable_offsets
+from stripe_platform.errors import StripePlatformError
+from stripe_platform.oltp.tables import CAPTURED_TABLES
+from stripe_platform.raw import lag
+from stripe_platform.raw.assets import raw_key
+from stripe_platform.settings import Settings
+
+# A run costs three seconds of start: for fewer changes it waits until one has waited long enough.
+MANY_MESSAGES = 5_000
+# With the sensor's interval and the run's start, a change is in the log some 15 s after its commit.
+LONG_UNREAD = timedelta(seconds=5)
+
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+# Checks scan whole logs: they run with `oltp_to_warehouse`, not with every drain.
+drain_raw = dg.define_asset_job(
+    "drain_raw",
+    selection=dg.AssetSelection.assets(*(raw_key(table.name) for table in CAPTURED_TABLES)).without_checks(),
+    executor_def=dg.in_process_executor,
+    description="Take what the topics hold into the raw change log.",
+)
+
+
+@dg.sensor(job=drain_raw, minimum_interval_seconds=5, default_status=dg.DefaultSensorStatus.RUNNING)
+def raw_lag(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.RunRequest | dg.SkipReason:
+    """Kafka is outside the graph, so no automation condition can see what waits in it."""
+    unfinished = dg.RunsFilter(job_name=drain_raw.name, statuses=UNFINISHED)
+    if context.instance.get_runs_count(unfinished):
+        return dg.SkipReason("the previous drain has not ended")
+    try:
+        lags = lag.raw_lag(settings)
+        due = [table for table, behind in lags.items() if is_due(behind)]
+        if not due:
+            return dg.SkipReason(_quiet(lags))
+        bounds = last_stable_offsets(settings, due)
+    except StripePlatformError as error:
+        return dg.SkipReason(f"the lag cannot be measured: {error}")
+    return dg.RunRequest(
+        run_key=run_key(bounds, datetime.now(UTC)),
+        asset_selection=[raw_key(table) for table in due],
+        run_config=dg.RunConfig(ops={"raw": {"config": {"bounds": _as_text(bounds)}}}),
+    )
+
+
+def is_due(behind: lag.Lag) -> bool:
+    """Enough is unread to be worth a run, or something has been unread for long."""
+    return behind.messages >= MANY_MESSAGES or behind.seconds >= LONG_UNREAD.total_seconds()
+
+
+def run_key(bounds: Mapping[str, Mapping[int, int]], now: datetime) -> str:
+    """One key per bounds and minute: a doubled tick asks once, and a failed drain is tried again in a minute."""
+    text = json.dumps(_as_text(bounds), sort_keys=True)
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:16]}-{now:%Y%m%dT%H%M}"
+
+
+def _as_text(bounds: Mapping[str, Mapping[int, int]]) -> dict[str, dict[str, int]]:
+    return {
+        table: {str(partition): offset for partition, offset in partitions.items()}
+        for table, partitions in bounds.items()
+    }
+
+
+def _quiet(lags: Mapping[str, lag.Lag]) -> str:
+    messages = sum(behind.messages for behind in lags.values())
+    oldest = max(behind.seconds for behind in lags.values())
+    return (
+        f"{messages:,} unread, the oldest for {oldest:.1f} s: a drain starts at {MANY_MESSAGES:,} in one table "
+        f"or {LONG_UNREAD.total_seconds():.0f} s"
+    )

@@ -1,0 +1,198 @@
+"""A raw change log takes each batch once: its offsets are compared and set in the commit of the rows."""
+
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+from stripe_platform.cdc.envelope import CHANGE_FIELDS
+from stripe_platform.raw.change_log import (
+    CHECKPOINT_EVERY_COMMITS,
+    ChangeLog,
+    LostRace,
+    TopicRecreated,
+    columns,
+    next_offsets,
+    parquet_files,
+    row_count,
+)
+from stripe_platform.raw.integrity import offsets_stored_twice, rows_beyond_offsets
+from stripe_platform.raw.schema import SchemaChanged, versioned
+from stripe_platform.settings import Settings
+
+TABLE = "charges"
+ROW = pa.schema({"id": pa.string(), "amount": pa.int64()})
+WIDER = pa.schema([*ROW, pa.field("nickname", pa.string())])
+TOPIC = "DtVnbkR4QkKVbO0YdYLw8A"
+
+
+def open_log(settings: Settings, row: pa.Schema = ROW, topic_id: str = TOPIC) -> ChangeLog:
+    return ChangeLog.open(settings, TABLE, row=row, topic_id=topic_id)
+
+
+def changes(offsets: range, partition: int = 0, row: pa.Schema = ROW) -> pa.Table:
+    values = [
+        {"id": f"{partition}-{offset}", "amount": offset, "_op": "c", "_partition": partition}
+        | {"_offset": offset, "_unchanged": []}
+        for offset in offsets
+    ]
+    return versioned(pa.Table.from_pylist(values, schema=pa.schema([*row, *CHANGE_FIELDS])), row)
+
+
+def stored_ids(settings: Settings) -> list[str]:
+    rows = duckdb.read_parquet(parquet_files(settings, TABLE)).select("id").fetchall()
+    return sorted(id for (id,) in rows)
+
+
+def test_a_new_log_begins_at_offset_zero_of_every_partition(settings: Settings) -> None:
+    beginning = {0: 0, 1: 0, 2: 0, 3: 0}
+    assert next_offsets(settings, TABLE) == beginning
+    assert open_log(settings).next_offsets == beginning
+    assert next_offsets(settings, TABLE) == beginning
+    assert (row_count(settings, TABLE), parquet_files(settings, TABLE)) == (0, [])
+
+
+def test_rows_and_offsets_come_in_together(settings: Settings) -> None:
+    log = open_log(settings)
+    log.append(changes(range(3)), {0: 3, 1: 0, 2: 0, 3: 0})
+    log.append(changes(range(5, 7), partition=2), {0: 3, 1: 0, 2: 8, 3: 0})
+    assert next_offsets(settings, TABLE) == log.next_offsets == {0: 3, 1: 0, 2: 8, 3: 0}
+    assert stored_ids(settings) == ["0-0", "0-1", "0-2", "2-5", "2-6"]
+    assert row_count(settings, TABLE) == 5
+    assert all(Path(file).is_file() for file in parquet_files(settings, TABLE))
+
+
+def test_a_batch_without_rows_still_moves_the_offsets(settings: Settings) -> None:
+    open_log(settings).append(changes(range(0)), {0: 9, 1: 0, 2: 0, 3: 0})
+    assert next_offsets(settings, TABLE)[0] == 9
+    assert row_count(settings, TABLE) == 0
+
+
+@pytest.mark.parametrize("winner_has_rows", [True, False])
+@pytest.mark.parametrize("loser_has_rows", [True, False])
+def test_of_two_writers_that_read_the_same_offsets_one_loses_and_writes_nothing(
+    settings: Settings, winner_has_rows: bool, loser_has_rows: bool
+) -> None:
+    first, second = open_log(settings), open_log(settings)
+    batch = {True: changes(range(3)), False: changes(range(0))}
+    first.append(batch[winner_has_rows], {0: 3, 1: 0, 2: 0, 3: 0})
+    with pytest.raises(LostRace):
+        second.append(batch[loser_has_rows], {0: 3, 1: 0, 2: 0, 3: 0})
+    assert row_count(settings, TABLE) == (3 if winner_has_rows else 0)
+    assert second.next_offsets[0] == 0
+
+
+def test_a_writer_many_commits_behind_loses_even_past_a_checkpoint(settings: Settings) -> None:
+    stale, log = open_log(settings), open_log(settings)
+    for offset in range(1, CHECKPOINT_EVERY_COMMITS + 5):
+        log.append(changes(range(offset - 1, offset)), {0: offset})
+    with pytest.raises(LostRace):
+        stale.append(changes(range(1)), {0: 1})
+    assert offsets_stored_twice(settings, TABLE) == 0
+    # And the offsets outlive the checkpoint.
+    assert next_offsets(settings, TABLE)[0] == CHECKPOINT_EVERY_COMMITS + 4
+
+
+def test_the_loser_goes_on_from_the_stored_offsets(settings: Settings) -> None:
+    first, second = open_log(settings), open_log(settings)
+    first.append(changes(range(3)), {0: 3})
+    with pytest.raises(LostRace):
+        second.append(changes(range(5)), {0: 5})
+    again = open_log(settings)
+    assert again.next_offsets[0] == 3
+    again.append(changes(range(3, 5)), {0: 5})
+    assert stored_ids(settings) == [f"0-{offset}" for offset in range(5)]
+
+
+def test_two_writers_of_different_partitions_both_pass(settings: Settings) -> None:
+    first, second = open_log(settings), open_log(settings)
+    first.append(changes(range(2)), {0: 2, 1: 0})
+    second.append(changes(range(2), partition=1), {0: 0, 1: 2})
+    assert next_offsets(settings, TABLE) == {0: 2, 1: 2, 2: 0, 3: 0}
+    assert row_count(settings, TABLE) == 4
+
+
+def test_a_writer_that_saw_another_partition_move_knows_it_before_its_next_batch(settings: Settings) -> None:
+    first, second = open_log(settings), open_log(settings)
+    first.append(changes(range(2)), {0: 2, 1: 0})
+    second.append(changes(range(2), partition=1), {0: 0, 1: 2})
+    with pytest.raises(LostRace):
+        second.append(changes(range(2)), {0: 2, 1: 2})
+    assert offsets_stored_twice(settings, TABLE) == 0
+
+
+def test_compaction_beside_an_append_harms_neither(settings: Settings) -> None:
+    log = open_log(settings)
+    for offset in range(1, 5):
+        log.append(changes(range(offset - 1, offset)), {0: offset})
+    behind = DeltaTable(settings.lake / TABLE)
+    log.append(changes(range(4, 5)), {0: 5})
+    behind.optimize.compact()
+    log.append(changes(range(5, 6)), {0: 6})
+    assert stored_ids(settings) == [f"0-{offset}" for offset in range(6)]
+    assert next_offsets(settings, TABLE)[0] == 6
+    assert len(parquet_files(settings, TABLE)) < 6
+
+
+def test_adding_a_column_lets_no_stale_writer_through(settings: Settings) -> None:
+    stale, other = open_log(settings), open_log(settings)
+    other.append(changes(range(3)), {0: 3})
+    # Its own commit brings the stale writer to the newest version, past what the other wrote.
+    stale.add_columns(WIDER)
+    with pytest.raises(LostRace):
+        stale.append(changes(range(3), row=WIDER), {0: 3})
+    assert row_count(settings, TABLE) == 3
+
+
+def test_a_new_column_is_null_in_older_rows(settings: Settings) -> None:
+    open_log(settings).append(changes(range(1)), {0: 1})
+    log = open_log(settings, WIDER)
+    log.append(changes(range(1, 2), row=WIDER), {0: 2})
+    stored = duckdb.read_parquet(parquet_files(settings, TABLE), union_by_name=True)
+    assert stored.select("id, nickname").order("id").fetchall() == [("0-0", None), ("0-1", None)]
+    versions = stored.select("_schema_version").distinct().fetchall()
+    assert len(versions) == 2
+    schema = columns(settings, TABLE)
+    assert schema is not None
+    assert "nickname" in schema.names
+
+
+def test_a_dropped_column_is_refused_when_the_log_is_opened(settings: Settings) -> None:
+    open_log(settings)
+    with pytest.raises(SchemaChanged, match="amount is gone"):
+        open_log(settings, pa.schema({"id": pa.string()}))
+
+
+def test_a_topic_that_was_created_again_is_refused_with_the_remedy(settings: Settings) -> None:
+    open_log(settings).append(changes(range(3)), {0: 3})
+    with pytest.raises(TopicRecreated, match=r"stripe\.payments\.charges.*new snapshot.*lake/raw/charges"):
+        open_log(settings, topic_id="another")
+    assert next_offsets(settings, TABLE)[0] == 3
+
+
+def test_a_commit_stays_cheap_to_read_as_the_log_grows(settings: Settings) -> None:
+    log = open_log(settings)
+    for offset in range(1, 2 * CHECKPOINT_EVERY_COMMITS + 2):
+        log.append(changes(range(offset - 1, offset)), {0: offset})
+    entries = list((settings.lake / TABLE / "_delta_log").glob("*.checkpoint.parquet"))
+    assert len(entries) == 2
+
+
+def test_an_offset_that_is_stored_twice_is_counted(settings: Settings) -> None:
+    log = open_log(settings)
+    log.append(changes(range(5)), {0: 5})
+    assert (offsets_stored_twice(settings, TABLE), rows_beyond_offsets(settings, TABLE)) == (0, 0)
+    # The same records under offsets that say they are new.
+    log.append(changes(range(3, 5)), {0: 7})
+    assert offsets_stored_twice(settings, TABLE) == 2
+
+
+def test_rows_past_the_stored_offset_are_counted(settings: Settings) -> None:
+    open_log(settings).append(changes(range(5)), {0: 3})
+    assert rows_beyond_offsets(settings, TABLE) == 2
+
+
+def test_an_empty_log_breaks_no_rule(settings: Settings) -> None:
+    assert (offsets_stored_twice(settings, TABLE), rows_beyond_offsets(settings, TABLE)) == (0, 0)
