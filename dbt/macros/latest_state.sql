@@ -1,0 +1,244 @@
+{#-
+    The latest state of every key of a captured table, as an incremental table over the raw change log.
+
+    Within a partition the Kafka offset is the order, and a key is always in one partition. Only a streamed change whose
+    LSN is below one that was streamed for the key at a lower offset is stale (a replay by hand) and is skipped.
+
+    One row per key ever seen, deleted ones included: a replayed insert must meet the memory of the delete.
+        _deleted       the key's last change is a delete, or a truncate came after it
+        _partition, _offset   the highest offset seen of the key, stale changes included
+        _lsn, _committed_at   position and commit time of the change that the row shows (LSN null: incremental snapshot)
+        _streamed_lsn  the highest LSN streamed for the key
+    A truncate has no key: it is kept as a row whose key is null, one per partition. As no row ever leaves the table,
+    the highest offset per partition is the position up to which the change log is taken in.
+-#}
+{% macro latest_state(table, key) -%}
+{{ config(
+    materialized='incremental',
+    incremental_strategy='latest_state',
+    unique_key=key,
+    on_schema_change='append_new_columns',
+) }}
+{%- set log = source('raw', table) -%}
+{%- set columns = change_log_columns(log, key) -%}
+{%- set large = columns | selectattr('can_be_unchanged') | map(attribute='name') | list -%}
+{%- set names = columns | map(attribute='name') | list -%}
+{%- set keys = key | join(', ') -%}
+{%- set incremental = is_incremental() -%}
+{#- A column that is new in the log is not in the state yet: dbt adds it after this query. -#}
+{%- set stored = column_names(this) if incremental else [] -%}
+
+with changes as not materialized (
+    select
+        {{ names | join(', ') }},
+        _op, _partition, _offset, _lsn, _committed_at, _unchanged,
+        case when _op <> 'r' and not coalesce(_snapshot, false) then _lsn end as _streamed_lsn
+    from {{ log }}
+    where {{ past_position(this) if incremental else 'true' }}
+),
+
+{% if incremental -%}
+-- What is known already: of every key that has changes, and of rows that a new truncate empties.
+known_before as (
+    select state.*
+    from {{ this }} as state
+    semi join changes on {{ same_key('state', 'changes', key) }}
+    union all
+    select state.*
+    from {{ this }} as state
+    cross join (
+        select max(changes._lsn) as lsn, max(changes._committed_at) as committed_at
+        from changes
+        where changes._op = 't'
+    ) as truncated
+    where
+        not state._deleted
+        and {{ is_truncated('state') }}
+        and not exists (select 1 from changes where {{ same_key('state', 'changes', key) }})
+),
+
+{% endif -%}
+events as not materialized (
+    select
+        {{ names | join(', ') }},
+        _op, _partition, _offset, _lsn, _committed_at, _unchanged, _streamed_lsn
+    from changes
+    {%- if incremental %}
+    union all
+    select
+        {%- for column in names %}
+        {{ column if column in stored else 'null' }} as {{ column }},
+        {%- endfor %}
+        case when _deleted then 'd' else 'r' end as _op,
+        _partition, _offset, _lsn, _committed_at,
+        cast([] as varchar[]) as _unchanged,
+        _streamed_lsn
+    from known_before
+    {%- endif %}
+),
+
+judged as (
+    select
+        {{ keys }}, _op, _partition, _offset, _streamed_lsn,
+        coalesce(
+            _streamed_lsn < max(_streamed_lsn) over (
+                partition by {{ keys }}, _partition order by _offset
+                rows between unbounded preceding and 1 preceding
+            ),
+            false
+        ) as is_stale
+    from events
+),
+
+winners as (
+    select
+        {{ keys }}, _partition,
+        max(_offset) filter (where not is_stale) as winning_offset,
+        max(_offset) filter (where not is_stale and _op = 'd') as deleted_offset,
+        max(_offset) as seen_offset,
+        max(_streamed_lsn) as streamed_lsn
+    from judged
+    group by {{ keys }}, _partition
+),
+
+truncated as (
+    select max(_lsn) as lsn, max(_committed_at) as committed_at
+    from (
+        select _lsn, _committed_at from changes where _op = 't'
+        {%- if incremental %}
+        union all
+        select _lsn, _committed_at from {{ this }} where {{ key[0] }} is null
+        {%- endif %}
+    ) as truncates
+),
+
+{% if large -%}
+-- The keys whose winning change leaves out a column that did not change.
+incomplete as (
+    select
+        {{ qualified('winners', key) }}, winners._partition, winners.deleted_offset
+    from winners
+    inner join changes on winners._partition = changes._partition and winners.winning_offset = changes._offset
+    where len(changes._unchanged) > 0
+),
+
+-- The last value known of each of their columns since the key was last deleted.
+last_known as (
+    select
+        {{ qualified('events', key) }}, events._partition
+        {%- for column in large %},
+        arg_max_null(events.{{ column }}, events._offset)
+            filter (where {{ is_known('events', column) }}) as {{ column }}
+        {%- endfor %}
+    from incomplete
+    inner join events on {{ same_key('events', 'incomplete', key) }}
+    inner join judged on events._partition = judged._partition and events._offset = judged._offset
+    where
+        not judged.is_stale
+        and events._op not in ('d', 't')
+        and events._offset > coalesce(incomplete.deleted_offset, -1)
+    group by {{ qualified('events', key) }}, events._partition
+),
+
+{% endif -%}
+latest as (
+    select
+        {%- for column in names %}
+        {% if column in large -%}
+        case
+            when {{ is_known('events', column) }} then events.{{ column }} else last_known.{{ column }}
+        end as {{ column }},
+        {%- else -%}
+        events.{{ column }},
+        {%- endif %}
+        {%- endfor %}
+        (events._op in ('d', 't') or {{ is_truncated('events') }}) as _deleted,
+        winners._partition,
+        winners.seen_offset as _offset,
+        events._lsn,
+        winners.streamed_lsn as _streamed_lsn,
+        events._committed_at
+    from events
+    inner join winners on events._partition = winners._partition and events._offset = winners.winning_offset
+    cross join truncated
+    {%- if large %}
+    left join last_known on {{ same_key('events', 'last_known', key) }}
+    {%- endif %}
+)
+
+select * from latest
+{%- endmacro %}
+
+{#- The table's own columns as {name (quoted), can_be_unchanged}: PostgreSQL may leave a large text out of an update. -#}
+{% macro change_log_columns(log, key) -%}
+    {%- set columns = [] -%}
+    {%- if execute -%}
+        {%- for column in adapter.get_columns_in_relation(log) if not column.name.startswith('_') -%}
+            {%- set is_large = column.name not in key and column.dtype | lower in ('varchar', 'text', 'string') -%}
+            {%- do columns.append({'name': adapter.quote(column.name), 'can_be_unchanged': is_large}) -%}
+        {%- endfor -%}
+    {%- else -%}
+        {%- for name in key -%}
+            {%- do columns.append({'name': name, 'can_be_unchanged': false}) -%}
+        {%- endfor -%}
+    {%- endif -%}
+    {{ return(columns) }}
+{%- endmacro %}
+
+{% macro column_names(relation) -%}
+    {{ return(adapter.get_columns_in_relation(relation) | map(attribute='quoted') | list if execute else []) }}
+{%- endmacro %}
+
+{#- The rows that the state has not taken in; with literal offsets, so that the scan skips old row groups. -#}
+{% macro past_position(state) -%}
+    {%- set predicates = [] -%}
+    {%- if execute -%}
+        {%- set positions = positions_of(state) -%}
+        {%- for partition, offset in positions.items() -%}
+            {%- do predicates.append('(_partition = ' ~ partition ~ ' and _offset > ' ~ offset ~ ')') -%}
+        {%- endfor -%}
+        {%- if positions -%}
+            {%- do predicates.append('_partition not in (' ~ (positions | join(', ')) ~ ')') -%}
+        {%- endif -%}
+    {%- endif -%}
+    {{ '(' ~ (predicates | join(' or ') or 'true') ~ ')' }}
+{%- endmacro %}
+
+{#- The highest offset taken in, per partition. -#}
+{% macro positions_of(state) -%}
+    {%- set positions = {} -%}
+    {%- for row in run_query('select _partition, max(_offset) from ' ~ state ~ ' group by _partition order by 1') -%}
+        {%- do positions.update({row[0]: row[1]}) -%}
+    {%- endfor -%}
+    {{ return(positions) }}
+{%- endmacro %}
+
+{#- Null keys are equal: they are the truncates, kept per partition. -#}
+{% macro same_key(left, right, key) -%}
+    {{ left }}._partition = {{ right }}._partition
+    {%- for column in key %} and {{ left }}.{{ column }} is not distinct from {{ right }}.{{ column }}{% endfor %}
+{%- endmacro %}
+
+{% macro qualified(relation, columns) -%}
+    {%- for column in columns %}{{ relation }}.{{ column }}{{ ', ' if not loop.last }}{% endfor %}
+{%- endmacro %}
+
+{#- A row read by an incremental snapshot has no LSN: its time decides. -#}
+{% macro is_truncated(relation) -%}
+    coalesce({{ relation }}._lsn < truncated.lsn, {{ relation }}._committed_at < truncated.committed_at, false)
+{%- endmacro %}
+
+{% macro is_known(relation, column) -%}
+    not coalesce(list_contains({{ relation }}._unchanged, '{{ column | replace('"', '') }}'), false)
+{%- endmacro %}
+
+{#- Replaces the state of every key in the batch: delete and insert in dbt's one transaction. -#}
+{% macro get_incremental_latest_state_sql(arguments) -%}
+    {%- set columns = get_quoted_csv(arguments['dest_columns'] | map(attribute='name')) -%}
+    delete from {{ arguments['target_relation'] }} as state
+    using {{ arguments['temp_relation'] }} as batch
+    where {{ same_key('state', 'batch', arguments['unique_key']) }};
+
+    insert into {{ arguments['target_relation'] }} ({{ columns }})
+    select {{ columns }} from {{ arguments['temp_relation'] }}
+{%- endmacro %}

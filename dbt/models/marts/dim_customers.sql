@@ -1,0 +1,14 @@
+select
+    customers.customer_id,
+    customers.merchant_id,
+    customers.country,
+    countries.name as country_name,
+    countries.region,
+    customers.currency,
+    customers.balance,
+    customers.delinquent,
+    customers.livemode,
+    customers.created,
+    customers.committed_at
+from {{ ref('stg_customers') }} as customers
+left join {{ ref('stg_countries') }} as countries on customers.country = countries.iso2

@@ -1,0 +1,45 @@
+with ledger as (
+    select
+        charge_id,
+        sum(fee) as fee,
+        sum(net) as net,
+        any_value(currency) as settlement_currency
+    from {{ ref('fact_transactions') }}
+    where charge_id is not null
+    group by charge_id
+)
+
+select
+    charges.charge_id,
+    charges.merchant_id,
+    charges.customer_id,
+    charges.payment_method_id,
+    charges.amount,
+    charges.amount_captured,
+    charges.amount_refunded,
+    charges.currency,
+    cast(coalesce(ledger.fee, 0) as bigint) as fee,
+    cast(coalesce(ledger.net, 0) as bigint) as net,
+    ledger.settlement_currency,
+    charges.status,
+    charges.paid,
+    charges.captured,
+    charges.refunded,
+    charges.disputed,
+    charges.failure_code,
+    charges.decline_code,
+    cards.brand as card_brand,
+    cards.funding as card_funding,
+    cards.issuer_country as card_country,
+    payment_methods.wallet,
+    charges.shipping_country,
+    charges.livemode,
+    charges.created,
+    cast(charges.created at time zone 'UTC' as date) as day,
+    charges.committed_at
+from {{ ref('stg_charges') }} as charges
+left join ledger on charges.charge_id = ledger.charge_id
+left join {{ ref('stg_payment_methods') }} as payment_methods
+    on charges.payment_method_id = payment_methods.payment_method_id
+left join {{ ref('stg_card_fingerprints') }} as cards
+    on payment_methods.card_fingerprint = cards.fingerprint

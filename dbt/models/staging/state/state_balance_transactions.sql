@@ -1,0 +1,1 @@
+{{ latest_state('balance_transactions', key=['id', 'created']) }}

@@ -1,0 +1,1 @@
+{{ latest_state('card_fingerprints', key=['fingerprint']) }}

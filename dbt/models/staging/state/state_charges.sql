@@ -1,0 +1,1 @@
+{{ latest_state('charges', key=['id', 'created']) }}

@@ -1,0 +1,1 @@
+{{ latest_state('countries', key=['iso2']) }}

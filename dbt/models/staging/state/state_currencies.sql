@@ -1,0 +1,1 @@
+{{ latest_state('currencies', key=['code']) }}

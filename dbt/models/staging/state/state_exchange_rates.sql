@@ -1,0 +1,1 @@
+{{ latest_state('exchange_rates', key=['day', 'currency']) }}

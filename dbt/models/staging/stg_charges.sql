@@ -1,0 +1,1 @@
+{{ current_rows('charges', rename={'id': 'charge_id'}) }}

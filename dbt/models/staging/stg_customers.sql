@@ -1,0 +1,1 @@
+{{ current_rows('customers', rename={'id': 'customer_id'}) }}

@@ -1,0 +1,1 @@
+{{ current_rows('disputes', rename={'id': 'dispute_id'}) }}

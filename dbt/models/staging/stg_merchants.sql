@@ -1,0 +1,1 @@
+{{ current_rows('merchants', rename={'id': 'merchant_id'}) }}

@@ -1,0 +1,1 @@
+{{ current_rows('payment_methods', rename={'id': 'payment_method_id'}) }}

@@ -1,0 +1,1 @@
+{{ current_rows('refunds', rename={'id': 'refund_id'}) }}

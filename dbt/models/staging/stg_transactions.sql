@@ -1,0 +1,1 @@
+{{ current_rows('balance_transactions', rename={'id': 'transaction_id'}) }}

@@ -1,0 +1,32 @@
+{{ config(meta={'dagster': {'ref': {'name': 'daily_revenue'}}}) }}
+-- Net revenue of each day and currency is what the ledger's revenue rows of that day add to the balances.
+with ledger as (
+    select
+        day,
+        currency,
+        sum(net) as net
+    from {{ ref('fact_transactions') }}
+    where reporting_category in {{ revenue_categories() }}
+    group by day, currency
+),
+
+mart as (
+    select
+        day,
+        currency,
+        sum(net) as net
+    from {{ ref('daily_revenue') }}
+    group by day, currency
+)
+
+(
+    select * from ledger
+    except
+    select * from mart
+)
+union all
+(
+    select * from mart
+    except
+    select * from ledger
+)

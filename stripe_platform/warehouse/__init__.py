@@ -1,0 +1,1 @@
+"""The analytical store: dbt on DuckDB, its published file, and queries on it."""

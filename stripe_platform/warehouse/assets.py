@@ -1,0 +1,57 @@
+"""The dbt models and their publication, as assets."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DbtCliResource, dbt_assets
+
+from stripe_platform.settings import Settings, load_settings
+from stripe_platform.warehouse.build import builder, mark_tested, prepare_build, publish
+from stripe_platform.warehouse.cuts import cut_to_build_on
+from stripe_platform.warehouse.dbt_events import events_with_row_counts
+from stripe_platform.warehouse.project import dbt_environment, dbt_manifest, new_run_target
+from stripe_platform.warehouse.translator import WarehouseTranslator
+
+# DuckDB admits one writer: whatever writes the build file waits for this pool, whose limit is 1 in dagster.yaml.
+POOL = "warehouse"
+PUBLISHED_KEY = dg.AssetKey(["warehouse", "published_marts"])
+
+
+@dbt_assets(
+    # The graph is in the manifest, so loading it needs one; it is parsed anew only when the project has changed.
+    manifest=dbt_manifest(load_settings()),
+    dagster_dbt_translator=WarehouseTranslator(),
+    pool=POOL,
+)
+def warehouse_models(
+    context: dg.AssetExecutionContext, dbt: DbtCliResource, settings: dg.ResourceParam[Settings]
+) -> Iterator[Any]:
+    """Staging and marts on the cut of this run, tested; a failing test leaves the published marts as they are."""
+    with builder(settings), dbt_environment(settings):
+        prepare_build(settings, cut_to_build_on(settings, context.run.run_id))
+        target = new_run_target(settings, context.run.run_id)
+        invocation = dbt.cli(["build"], context=context, target_path=target)
+        yield from events_with_row_counts(invocation, context.assets_def.keys_by_output_name, settings)
+        if not context.assets_def.is_subset:
+            mark_tested(settings)
+
+
+@dg.asset(
+    key=PUBLISHED_KEY,
+    deps=[key for key in sorted(warehouse_models.keys) if key.path[0] == "marts"],
+    group_name="marts",
+    kinds={"duckdb"},
+    owners=["team:warehouse"],
+    pool=POOL,
+)
+def published_marts(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
+    """The file that every reader opens: the build whose tests have passed, put in place in one step."""
+    publication = publish(settings)
+    return dg.MaterializeResult(
+        metadata={
+            "cut": publication.cut.id,
+            "cut_made_at": dg.MetadataValue.timestamp(publication.cut.made_at),
+            "bytes": publication.size,
+        }
+    )

@@ -1,0 +1,256 @@
+"""The build file that dbt writes, and its publication as the file that everybody reads.
+
+One process may hold a DuckDB file at a time, readers included, so dbt writes `build.duckdb` and readers open
+`warehouse.duckdb`, which is replaced whole. Whoever builds or publishes holds the lock `build.lock`: once from
+`prepare_build` over dbt to `mark_tested`, and once in `publish`. Between the two another builder may start; then its
+`prepare_build` has taken the mark away, and `publish` refuses until that build too has passed its tests.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import duckdb
+from filelock import FileLock, Timeout
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from stripe_platform.cdc.cut import Cut
+from stripe_platform.errors import StripePlatformError
+from stripe_platform.oltp.tables import TABLES_BY_NAME
+from stripe_platform.settings import Settings
+from stripe_platform.warehouse.change_log_views import RawTable, create_views, read_raw
+from stripe_platform.warehouse.published import published_connection, published_path
+
+BUILD_NAME = "build.duckdb"
+NEW_CUT = "make a new cut: `stripe-platform run oltp_to_warehouse`"
+# ioctl of Linux that makes a copy share the blocks of the original, where the file system can.
+FICLONE = 0x40049409
+
+
+class BuilderIsBusy(StripePlatformError):
+    """Another process builds or publishes."""
+
+    def __init__(self, path: Path, waited: timedelta) -> None:
+        super().__init__(
+            f"{path} is still held by another builder after {waited.total_seconds():.0f} s: wait for its run to end "
+            "(or end the dbt process that a killed run left behind) and run again"
+        )
+
+
+class RawIsBehind(StripePlatformError):
+    """The raw change log does not reach the cut yet."""
+
+    def __init__(self, table: str, partition: int, has: int, needs: int) -> None:
+        super().__init__(
+            f"raw/{table} holds partition {partition} up to offset {has}, the cut needs {needs}: "
+            "drain it first: `stripe-platform run oltp_to_warehouse` does both"
+        )
+
+
+class CutIsOlder(StripePlatformError):
+    """The build holds changes that lie beyond the cut."""
+
+    def __init__(self, cut: Cut, held: Cut, table: str) -> None:
+        super().__init__(
+            f"cut {cut.id} ends before cut {held.id} that the build already holds (table {table}): {NEW_CUT}"
+        )
+
+
+class TopicWasRecreated(StripePlatformError):
+    """Offsets of the new topic cannot be compared with those in the build."""
+
+    def __init__(self, table: str, path: Path) -> None:
+        super().__init__(
+            f"the topic of {table} is another one than the build was made from, so its offsets start anew: "
+            f"remove {path} to build the staging layer from the whole change log"
+        )
+
+
+class BuildNotTested(StripePlatformError):
+    """The build file holds nothing that may be published."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} has no build of all models whose tests passed, so nothing was published and the last "
+            "published marts stay: see the failed dbt tests in the run, then `stripe-platform run oltp_to_warehouse`"
+        )
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What `publish` did; `size` in bytes."""
+
+    cut: Cut
+    size: int
+
+
+def build_path(settings: Settings) -> Path:
+    """Path of `build.duckdb`, which dbt writes and nobody else reads."""
+    return settings.warehouse_folder / BUILD_NAME
+
+
+@contextmanager
+def builder(settings: Settings, *, timeout: timedelta = timedelta(minutes=10)) -> Iterator[None]:
+    """Be the only one who builds or publishes; `BuilderIsBusy` after `timeout`."""
+    settings.warehouse_folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(settings.warehouse_folder / "build.lock", timeout=timeout.total_seconds())
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BuilderIsBusy(build_path(settings), timeout) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def prepare_build(settings: Settings, cut: Cut) -> dict[str, int]:
+    """Make `raw.<table>` in the build file: one fixed version of the change log, up to the cut and never beyond.
+
+    Returns the number of Parquet files per table. The caller holds `builder`. From here on the build is untested.
+    Fails, and changes nothing, when raw does not reach the cut (`RawIsBehind`), when the build holds more than
+    the cut (`CutIsOlder`) or another topic's changes (`TopicWasRecreated`).
+    """
+    tables = {name: read_raw(settings, name) for name in TABLES_BY_NAME}
+    _require_all_up_to(cut, tables)
+    with _build_connection(settings) as connection:
+        if held := _held_build(connection):
+            _require_forward(held[0], cut, build_path(settings))
+        with _transaction(connection):
+            create_views(connection, tables, cut)
+            connection.execute("create schema if not exists meta")
+            connection.execute(
+                "create or replace table meta.build as "
+                "select $id as cut_id, $made_at::timestamptz as made_at, $cut as cut, false as is_tested",
+                {"id": cut.id, "made_at": cut.made_at, "cut": cut.to_json()},
+            )
+    return {name: len(raw.files) for name, raw in tables.items()}
+
+
+def mark_tested(settings: Settings) -> None:
+    """Say that all models were built on the prepared cut and all blocking tests passed. The caller holds `builder`."""
+    with _build_connection(settings) as connection:
+        connection.execute("update meta.build set is_tested = true")
+
+
+def publish(settings: Settings, *, timeout: timedelta = timedelta(minutes=10)) -> Publication:
+    """Put a copy of the tested build in the place of `warehouse.duckdb`, in one step.
+
+    A crash at any point leaves the last published file; what it leaves behind is removed by the next publication.
+    `BuildNotTested` when the build's tests have not passed, `BuilderIsBusy` after `timeout`.
+    """
+    path, target = build_path(settings), published_path(settings)
+    copy = target.with_suffix(".publishing")
+    with builder(settings, timeout=timeout):
+        copy.unlink(missing_ok=True)
+        cut = _tested_cut(settings)
+        _copy(path, copy)
+        # A writer of the published file would leave a log beside it that the next file does not fit.
+        copy.chmod(0o444)
+        os.replace(copy, target)
+        _sync_folder(target.parent)
+        return Publication(cut, target.stat().st_size)
+
+
+def published_cut(settings: Settings) -> Cut | None:
+    """The cut of the published marts; None when nothing has been published."""
+    if not published_path(settings).exists():
+        return None
+    with published_connection(settings) as connection:
+        held = _held_build(connection)
+    return held[0] if held else None
+
+
+def _tested_cut(settings: Settings) -> Cut:
+    """The tested build's cut, once all of the build is in the one file (its log is empty)."""
+    if not build_path(settings).exists():
+        raise BuildNotTested(build_path(settings))
+    with _build_connection(settings) as connection:
+        held = _held_build(connection)
+        connection.execute("checkpoint")
+    if held is None or not held[1]:
+        raise BuildNotTested(build_path(settings))
+    return held[0]
+
+
+def _held_build(connection: duckdb.DuckDBPyConnection) -> tuple[Cut, bool] | None:
+    """The cut that was prepared last, and whether its build passed."""
+    exists = connection.execute(
+        "select count(*) from duckdb_tables() where schema_name = 'meta' and table_name = 'build'"
+    ).fetchall()
+    if exists == [(0,)]:
+        return None
+    ((cut, is_tested),) = connection.execute("select cut, is_tested from meta.build").fetchall()
+    return Cut.from_json(cut), is_tested
+
+
+def _require_all_up_to(cut: Cut, tables: dict[str, RawTable]) -> None:
+    for name, raw in tables.items():
+        for partition, needs in cut.offsets.get(name, {}).items():
+            if (has := raw.next_offsets.get(partition, 0)) < needs:
+                raise RawIsBehind(name, partition, has, needs)
+
+
+def _require_forward(held: Cut, cut: Cut, path: Path) -> None:
+    for table, partitions in held.offsets.items():
+        if cut.topic_ids.get(table) != held.topic_ids.get(table):
+            raise TopicWasRecreated(table, path)
+        if any(cut.offsets[table].get(partition, 0) < offset for partition, offset in partitions.items()):
+            raise CutIsOlder(cut, held, table)
+
+
+@contextmanager
+def _build_connection(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
+    try:
+        connection = _open(build_path(settings))
+    except duckdb.IOException as error:
+        raise BuilderIsBusy(build_path(settings), timedelta(seconds=30)) from error
+    with connection:
+        connection.execute("set TimeZone = 'UTC'")
+        yield connection
+
+
+# The dbt of a killed run may hold the file for a moment longer than the run held the lock.
+@retry(
+    retry=retry_if_exception_type(duckdb.IOException),
+    wait=wait_exponential_jitter(multiplier=0.1, max=2),
+    stop=stop_after_delay(30),
+    reraise=True,
+)
+def _open(path: Path) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(str(path))
+
+
+@contextmanager
+def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    connection.begin()
+    try:
+        yield
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy and make sure that the copy is on disk; shares blocks where the file system can."""
+    with source.open("rb") as reader, target.open("wb") as writer:
+        try:
+            fcntl.ioctl(writer, FICLONE, reader.fileno())
+        except OSError:
+            shutil.copyfileobj(reader, writer, length=16 * 1024 * 1024)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

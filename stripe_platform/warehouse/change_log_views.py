@@ -1,0 +1,67 @@
+"""`raw.<table>`: the change log's Parquet files as views in the build file, bounded by a cut."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from stripe_platform.cdc.cut import Cut
+from stripe_platform.errors import StripePlatformError
+from stripe_platform.raw import change_log
+from stripe_platform.settings import Settings
+
+
+class RawNotBegun(StripePlatformError):
+    """A captured table has no raw change log yet."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"raw/{table} does not exist yet: drain it first: `stripe-platform run oltp_to_warehouse` does"
+        )
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """One version of a table's change log: {partition: next offset}, and files that hold all below them."""
+
+    next_offsets: Mapping[int, int]
+    files: list[str]
+    schema: pa.Schema
+
+
+def read_raw(settings: Settings, table: str) -> RawTable:
+    """What the change log of a table holds now; `RawNotBegun` before its first drain."""
+    # Offsets first: a drain beside this adds files, and the cut leaves out what they hold beyond it.
+    next_offsets = change_log.next_offsets(settings, table)
+    schema = change_log.columns(settings, table)
+    if schema is None:
+        raise RawNotBegun(table)
+    return RawTable(next_offsets, change_log.parquet_files(settings, table), schema)
+
+
+def create_views(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, RawTable], cut: Cut) -> None:
+    """Create or replace `raw.<table>` for each table: every change below the cut, in no order."""
+    connection.execute("create schema if not exists raw")
+    for name, raw in tables.items():
+        rows = _files(raw.files) if raw.files else _no_rows(connection, raw.schema)
+        connection.execute(
+            f"create or replace view raw.{name} as select * from {rows} where {_below(cut.offsets.get(name, {}))}"
+        )
+
+
+def _files(files: list[str]) -> str:
+    paths = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
+    # By name: a file written before a column was added lacks it.
+    return f"read_parquet([{paths}], union_by_name = true)"
+
+
+def _no_rows(connection: duckdb.DuckDBPyConnection, schema: pa.Schema) -> str:
+    empty = connection.from_arrow(schema.empty_table())
+    columns = ", ".join(f'null::{kind} as "{name}"' for name, kind in zip(empty.columns, empty.types, strict=True))
+    return f"(select {columns} limit 0)"
+
+
+def _below(offsets: Mapping[int, int]) -> str:
+    bounds = [f"(_partition = {partition} and _offset < {offset})" for partition, offset in offsets.items()]
+    return " or ".join(bounds) or "false"

@@ -1,0 +1,127 @@
+"""The dbt project: where it is, its manifest, and the environment that its profile reads."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from dagster_dbt import DbtCliResource, DbtProject
+from filelock import FileLock
+
+from stripe_platform.errors import StripePlatformError
+from stripe_platform.settings import PROJECT_ROOT, Settings
+from stripe_platform.warehouse.build import build_path
+
+PROJECT_DIR = PROJECT_ROOT / "dbt"
+# Beside the interpreter, so that it is found without an activated environment.
+DBT = Path(sys.executable).with_name("dbt")
+PARSE_LIMIT_SECONDS = 180
+
+
+class ManifestNotMade(StripePlatformError):
+    """`dbt parse` refused the project."""
+
+    def __init__(self, output: str) -> None:
+        super().__init__(f"dbt cannot parse {PROJECT_DIR}: mend the file it names:\n{output.strip()}")
+
+
+def dbt_project(settings: Settings) -> DbtProject:
+    """The dbt project with its target folder in this stack's home, so that stacks do not share one."""
+    return DbtProject(PROJECT_DIR, target_path=_target(settings), profiles_dir=PROJECT_DIR)
+
+
+def dbt_resource(settings: Settings) -> DbtCliResource:
+    """The dbt command of this environment for this project."""
+    return DbtCliResource(project_dir=dbt_project(settings), dbt_executable=str(DBT))
+
+
+def dbt_manifest(settings: Settings) -> Path:
+    """Path of a manifest of the project files as they are now.
+
+    Parses (seconds) only when a file or dbt itself has changed since the last time; processes that ask at once wait for
+    one of them. `ManifestNotMade` with dbt's words when the project does not parse.
+    """
+    target = _target(settings)
+    manifest, made_from = target / "manifest.json", target / "made_from.sha256"
+    target.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_suffix(".lock"), timeout=2 * PARSE_LIMIT_SECONDS):
+        digest = _digest()
+        if not manifest.exists() or not made_from.exists() or made_from.read_text() != digest:
+            made_from.unlink(missing_ok=True)
+            _parse(settings, target)
+            made_from.write_text(digest)
+    return manifest
+
+
+def new_run_target(settings: Settings, run_id: str) -> Path:
+    """A target folder for one invocation of dbt, begun from the parsed project; older ones than the last ten go."""
+    runs = _target(settings).with_name("runs")
+    runs.mkdir(parents=True, exist_ok=True)
+    for old in sorted(runs.iterdir(), key=lambda folder: folder.stat().st_mtime)[:-9]:
+        shutil.rmtree(old, ignore_errors=True)
+    run = runs / run_id
+    run.mkdir(exist_ok=True)
+    parsed = _target(settings) / "partial_parse.msgpack"
+    if parsed.exists():
+        shutil.copy(parsed, run)
+    return run
+
+
+@contextmanager
+def dbt_environment(settings: Settings) -> Iterator[None]:
+    """The variables that `profiles.yml` reads, for as long as the block lasts."""
+    added = _profile_variables(settings)
+    before = {name: os.environ.get(name) for name in added}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _profile_variables(settings: Settings) -> dict[str, str]:
+    return {"WAREHOUSE_BUILD_PATH": str(build_path(settings))}
+
+
+def _target(settings: Settings) -> Path:
+    return settings.home / "dbt" / "target"
+
+
+def _digest() -> str:
+    """What a manifest depends on: every file of the project, and the versions that read them."""
+    digest = hashlib.sha256(f"{version('dbt-core')} {version('dbt-duckdb')}".encode())
+    for path in sorted(PROJECT_DIR.rglob("*")):
+        if path.suffix in {".sql", ".yml", ".md"}:
+            digest.update(str(path.relative_to(PROJECT_DIR)).encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _parse(settings: Settings, target: Path) -> None:
+    parsed = subprocess.run(
+        [DBT, "--quiet", "--no-use-colors", "parse"],
+        cwd=PROJECT_DIR,
+        env=os.environ
+        | _profile_variables(settings)
+        | {
+            "DBT_TARGET_PATH": str(target),
+            "DBT_LOG_PATH": str(target),
+            "DBT_PROFILES_DIR": str(PROJECT_DIR),
+            "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        },
+        capture_output=True,
+        text=True,
+        timeout=PARSE_LIMIT_SECONDS,
+        check=False,
+    )
+    if parsed.returncode != 0:
+        raise ManifestNotMade(parsed.stdout + parsed.stderr)

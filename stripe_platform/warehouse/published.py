@@ -1,0 +1,64 @@
+"""The published warehouse file: where it is, and how to open it while the next one takes its place."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from stripe_platform.errors import StripePlatformError
+from stripe_platform.settings import Settings
+
+FILE_NAME = "warehouse.duckdb"
+
+
+class NoWarehouse(StripePlatformError):
+    """Nothing has been published yet."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"there is no warehouse yet at {path}: build it with `stripe-platform run oltp_to_warehouse`")
+
+
+class WarehouseUnreadable(StripePlatformError):
+    """The published file cannot be opened."""
+
+    def __init__(self, path: Path, reason: duckdb.Error) -> None:
+        super().__init__(
+            f"{path} cannot be opened: {reason}; end whatever writes to it (readers open it read only), or "
+            "publish it anew with `stripe-platform run oltp_to_warehouse`"
+        )
+
+
+def published_path(settings: Settings) -> Path:
+    """Path of `warehouse.duckdb`, which every reader opens read only."""
+    return settings.warehouse_folder / FILE_NAME
+
+
+@contextmanager
+def published_connection(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A read-only connection, times in UTC; it sees one published build for as long as it is open.
+
+    `NoWarehouse` when nothing has been published, `WarehouseUnreadable` when the file stays closed for 10 s.
+    """
+    path = published_path(settings)
+    if not path.exists():
+        raise NoWarehouse(path)
+    try:
+        opened = _open(path)
+    except duckdb.Error as error:
+        raise WarehouseUnreadable(path, error) from error
+    with opened as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        yield connection
+
+
+# DuckDB opens the path more than once: a file that is replaced in between looks damaged to it for that moment.
+@retry(
+    retry=retry_if_exception_type(duckdb.Error),
+    wait=wait_exponential_jitter(multiplier=0.02, max=0.5),
+    stop=stop_after_delay(10),
+    reraise=True,
+)
+def _open(path: Path) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(str(path), read_only=True)

@@ -1,0 +1,22 @@
+"""How dbt models become assets."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, DbtProject
+
+
+class WarehouseTranslator(DagsterDbtTranslator):
+    """The layer folder is the group and the first part of the key; the rest is said in the dbt project itself."""
+
+    def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None) -> dg.AssetSpec:
+        """A model is `<layer>/<model>`; a source keeps its `raw/<table>`."""
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        node = self.get_resource_props(manifest, unique_id)
+        if node["resource_type"] != "model":
+            return spec
+        layer = node["fqn"][1]
+        return spec.replace_attributes(
+            key=[layer, node["name"]], group_name=layer, description=node["description"].strip()
+        )
