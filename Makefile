@@ -18,11 +18,11 @@ check: $(UV)
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
-	@$(RUN) sqlfluff lint --processes 2 stripe_platform/oltp/migrations
-	@cd dbt && $(RUN) sqlfluff lint --processes 2 models macros tests
+	@$(RUN) sqlfluff lint stripe_platform/oltp/migrations
+	@cd dbt && $(RUN) sqlfluff lint models macros tests
 
 .env: | $(UV)
-	@sed 's|@DAGSTER_HOME@|$(CURDIR)/.stripe-platform/dagster|' .env.example > .env
+	@sed 's|@ROOT@|$(CURDIR)|' .env.example > .env
 
 $(UV):
 	@python3 stripe_platform/local/fetch_uv.py $(UV)

@@ -42,9 +42,7 @@ def test_an_unknown_environment_or_engine_is_refused(monkeypatch: pytest.MonkeyP
     assert {"stripe_platform_env", "warehouse"} <= {str(error["loc"][0]) for error in refusal.value.errors()}
 
 
-def test_generated_secrets_are_read_from_the_home_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_generated_secrets_are_read_from_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STRIPE_PLATFORM_HOME", str(tmp_path))
     monkeypatch.delenv("CDC_PASSWORD", raising=False)
     (tmp_path / "secrets").mkdir()

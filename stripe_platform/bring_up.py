@@ -1,0 +1,121 @@
+"""From nothing to marts: what `stripe-platform up` and `import-payments` do, with progress."""
+
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from stripe_platform.cdc.connector import register
+from stripe_platform.cdc.offsets import last_stable_offsets
+from stripe_platform.errors import StripePlatformError
+from stripe_platform.local.stack import start, start_dagster
+from stripe_platform.oltp.importer import ImportReport, import_payments
+from stripe_platform.oltp.migrate import migrate
+from stripe_platform.oltp.sample import write_sample
+from stripe_platform.oltp.table_state import bring_up_to_date
+from stripe_platform.oltp.tables import TABLES_BY_NAME
+from stripe_platform.run import run_job, write_instance_config
+from stripe_platform.settings import Settings, load_settings
+from stripe_platform.status import platform_status, print_status
+from stripe_platform.warehouse.build import published_cut
+
+
+class JobFailed(StripePlatformError):
+    """A job that `up` needs has failed."""
+
+    def __init__(self, job: str, log: Path) -> None:
+        super().__init__(f"the job {job} failed, see {log}: mend the cause and run `make up` again, nothing is lost")
+
+
+def bring_up(settings: Settings, *, empty: bool, console: Console) -> None:
+    """Start what does not run, migrate, register, import the sample and build the marts; print what is where.
+
+    Idempotent: what is done already is left alone. `empty` stops after the connector.
+    """
+    with _progress() as progress:
+        task = progress.add_task("starting", total=None)
+        start(settings, progress=lambda step: progress.update(task, description=step))
+        settings = load_settings()  # the first start has made the secrets
+        write_instance_config(settings)
+        progress.update(task, description="migrating, registering the connector")
+        _set_up(settings)
+        if not empty:
+            _import_sample(settings, progress)
+            if not _marts_are_current(settings):
+                progress.update(task, description="moving the payments to the marts")
+                _run(settings, "oltp_to_warehouse")
+            progress.update(task, description="starting Dagster")
+            start_dagster(settings)
+        progress.update(task, description="counting")
+        status = platform_status(settings)
+    print_status(status, console)
+
+
+def import_with_progress(settings: Settings, file: Path, *, skip_bad: bool, console: Console) -> None:
+    """Import `file` and print the report."""
+    with _progress() as progress:
+        task = progress.add_task(f"importing {file.name}", total=None)
+        report = import_payments(
+            settings,
+            file,
+            skip_bad=skip_bad,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    console.print(_summary(report), highlight=False, soft_wrap=True)
+
+
+def _summary(report: ImportReport) -> str:
+    rejects = f"; {report.rejected:,} rejected, see {report.rejects_path}" if report.rejected else ""
+    return (
+        f"{report.payments:,} payments read, {report.imported:,} imported, {report.already_imported:,} already there "
+        f"({report.disputes:,} disputes, {report.merchants:,} merchants, {report.customers:,} customers) "
+        f"in {report.seconds:.1f} s{rejects}"
+    )
+
+
+def _set_up(settings: Settings) -> None:
+    """Run the job where a migration was pending, so that Dagster knows the tables; else only look after them."""
+    if migrate(settings).applied:
+        _run(settings, "set_up")
+        return
+    for _ in bring_up_to_date(settings, ()):
+        pass
+    register(settings)
+
+
+def _import_sample(settings: Settings, progress: Progress) -> None:
+    sample = settings.home / "sample_payments.parquet"
+    if not sample.exists():
+        write_sample(sample)
+    task = progress.add_task("importing sample payments", total=None)
+    import_payments(settings, sample, progress=lambda done, total: progress.update(task, completed=done, total=total))
+
+
+def _marts_are_current(settings: Settings) -> bool:
+    published = published_cut(settings)
+    return published is not None and published.offsets == last_stable_offsets(settings, list(TABLES_BY_NAME))
+
+
+def _run(settings: Settings, job: str) -> None:
+    """Run a job with its log in a file: on the terminal it would drown the progress."""
+    log = settings.home / "logs" / f"{job}.log"
+    with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
+        succeeded = run_job(settings, job)
+    if not succeeded:
+        raise JobFailed(job, log)
+
+
+def _progress() -> Progress:
+    """Shown on stderr, bound to it now: a job's log goes elsewhere meanwhile, and stdout is for the answer."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(file=sys.stderr),
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )

@@ -1,0 +1,31 @@
+"""Everything that Dagster serves, readable in one breath."""
+
+import dagster as dg
+
+from stripe_platform import jobs
+from stripe_platform.cdc import assets as cdc_assets
+from stripe_platform.cdc import checks as cdc_checks
+from stripe_platform.local.dagster_beside import warn_if_a_daemon_runs
+from stripe_platform.oltp import assets as oltp_assets
+from stripe_platform.oltp import checks as oltp_checks
+from stripe_platform.raw import assets as raw_assets
+from stripe_platform.raw import checks as raw_checks
+from stripe_platform.raw.sensors import drain_raw, raw_lag
+from stripe_platform.resources import resources_for
+from stripe_platform.schedules import daily_data_quality
+from stripe_platform.settings import load_settings
+from stripe_platform.warehouse import assets as warehouse_assets
+from stripe_platform.warehouse import checks as warehouse_checks
+from stripe_platform.warehouse.sensors import warehouse_lag
+
+settings = load_settings()
+warn_if_a_daemon_runs(settings)
+
+defs = dg.Definitions(
+    assets=dg.load_assets_from_modules([oltp_assets, cdc_assets, raw_assets, warehouse_assets], include_specs=True),
+    asset_checks=dg.load_asset_checks_from_modules([oltp_checks, cdc_checks, raw_checks, warehouse_checks]),
+    jobs=[jobs.set_up, jobs.oltp_to_warehouse, jobs.data_quality, drain_raw],
+    schedules=[daily_data_quality],
+    sensors=[raw_lag, warehouse_lag],
+    resources=resources_for(settings),
+)

@@ -1,0 +1,32 @@
+"""The jobs of the platform: what runs together, and how."""
+
+import dagster as dg
+
+# One process for all steps: a step process of its own costs about ten seconds here, for loading the definitions.
+# dbt runs as a command of its own, so no step keeps the DuckDB file open (docs/adr/0004-one-process-per-run.md).
+set_up = dg.define_asset_job(
+    "set_up",
+    selection=dg.AssetSelection.groups("oltp") | dg.AssetSelection.assets(["cdc", "connector"]),
+    executor_def=dg.in_process_executor,
+    description="Migrate PostgreSQL, make partitions, create the topics and register the connector.",
+)
+
+oltp_to_warehouse = dg.define_asset_job(
+    "oltp_to_warehouse",
+    selection=(
+        dg.AssetSelection.assets(["cdc", "cut"])
+        | dg.AssetSelection.groups("raw").without_checks()
+        | dg.AssetSelection.groups("staging", "marts")
+    ),
+    executor_def=dg.in_process_executor,
+    description="Take a cut of the change stream, drain to it, build the marts on it and publish them.",
+)
+
+_stored = dg.AssetSelection.groups("oltp", "cdc", "raw")
+# These scan whole tables and logs: once a day, not with every build.
+data_quality = dg.define_asset_job(
+    "data_quality",
+    selection=_stored - _stored.without_checks(),
+    executor_def=dg.in_process_executor,
+    description="Every check of the OLTP tables, the connector and the raw change log.",
+)
