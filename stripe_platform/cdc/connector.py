@@ -20,8 +20,10 @@ CONNECTOR = "payments"
 CONFIG_FILE = PROJECT_ROOT / "debezium" / f"{CONNECTOR}.json"
 SECRETS = ("cdc_password", "toast_placeholder", "postgres_password")
 
-# Causes of other classes may quote the value that they could not convert.
-QUOTABLE_CAUSES = ("Caused by: org.postgresql.", "Caused by: org.apache.kafka.connect.errors.")
+# Exceptions of other classes may quote the value that they could not convert.
+QUOTABLE = ("org.postgresql.", "org.apache.kafka.connect.errors.")
+QUOTABLE_CAUSES = tuple(f"Caused by: {package}" for package in QUOTABLE)
+CLASS_NAME = re.compile(r"[\w.$]+")
 
 NOT_REGISTERED = "NOT_REGISTERED"
 RUNNING = "RUNNING"
@@ -170,8 +172,14 @@ def _state(settings: Settings, client: ConnectClient) -> ConnectorState:
 
 
 def failure_of(settings: Settings, trace: str) -> str:
-    """What a Java stack trace comes to: its first line and its root cause, without secrets or row values."""
+    """What a Java stack trace comes to: its first line and its root cause, without secrets or row values.
+
+    Of an exception that may quote a row, the first line is its class alone.
+    """
     first, *others = trace.splitlines()
+    if not first.startswith(QUOTABLE):
+        name = CLASS_NAME.match(first)
+        first = name[0] if name else "an error without a class"
     causes = [line for line in others if line.startswith(QUOTABLE_CAUSES)]
     return _without_secrets(settings, " ".join([first, *causes[-1:]]))
 

@@ -3,10 +3,12 @@
 import base64
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import psycopg
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from stripe_platform.cdc.broker import connection, named_errors
@@ -17,7 +19,7 @@ from stripe_platform.cdc.connector import (
     connector_state,
     is_in_initial_snapshot,
 )
-from stripe_platform.cdc.offsets import last_stable_offsets, message_end_offset, topic_ids
+from stripe_platform.cdc.offsets import last_stable_offsets, message_end_offset, topic_ids, written_offsets
 from stripe_platform.cdc.slot import SLOT, slot_state
 from stripe_platform.cdc.topics import MESSAGE_TOPIC
 from stripe_platform.errors import StripePlatformError
@@ -29,9 +31,11 @@ CUT_PREFIX = "cut"
 # How often the connector's state is looked at while the message is on its way.
 LOOK_AT_STATE = timedelta(seconds=3)
 
+Offsets = dict[str, dict[int, int]]
+
 
 class CutNotMade(StripePlatformError):
-    """The marker did not come through the connector."""
+    """The marker, or what was written before it, did not become visible."""
 
     def __init__(self, waited: float, reason: str) -> None:
         super().__init__(
@@ -44,12 +48,13 @@ class CutNotMade(StripePlatformError):
 class Cut:
     """Upper offsets, exclusive, of every partition of every captured table's topic.
 
-    Every change committed before `made_at` lies below them; one committed while the cut was made may.
+    Every change committed before `made_at`, by PostgreSQL's clock, lies below them; one committed while the
+    cut was made may.
     """
 
     id: str
     made_at: datetime
-    offsets: dict[str, dict[int, int]]
+    offsets: Offsets
     topic_ids: dict[str, str]
 
     def to_json(self) -> str:
@@ -74,20 +79,29 @@ class Cut:
 def make_cut(settings: Settings, *, timeout: timedelta = timedelta(seconds=60)) -> Cut:
     """Commit a marker, wait until it has come through the connector, and take every last stable offset.
 
-    The connector writes in commit order, so whatever was committed before the marker is visible once the
-    marker is. Cuts made at the same time do not disturb each other. `CutNotMade` after `timeout`, or at once
-    when the connector has failed or is halted.
+    The connector writes in commit order, so whatever was committed before the marker is written once the
+    marker is visible; what is written by then is waited for until it is visible too. Cuts made at the same
+    time do not disturb each other. `CutNotMade` after `timeout`, or at once when the connector has failed or
+    is halted.
     """
-    cut_id, made_at = str(uuid4()), datetime.now(UTC)
+    cut_id = str(uuid4())
     wait = _Wait(settings, timeout)
     wait.until_connector_can_run()
     wait.until_slot_exists()
     start = message_end_offset(settings)
     with connect(settings, autocommit=True) as postgres:
+        made_at = _now(postgres)
         postgres.execute("SELECT pg_logical_emit_message(true, %s, %s)", (CUT_PREFIX, cut_id))
     wait.until_message_came(cut_id, start)
     tables = [table.name for table in CAPTURED_TABLES]
-    return Cut(cut_id, made_at, last_stable_offsets(settings, tables), topic_ids(settings, tables))
+    return Cut(cut_id, made_at, wait.until_all_written_is_visible(tables), topic_ids(settings, tables))
+
+
+def _now(postgres: psycopg.Connection) -> datetime:
+    # Commit times, with which it is compared, come from the same clock.
+    now: datetime
+    ((now,),) = postgres.execute("SELECT clock_timestamp()").fetchall()
+    return now.astimezone(UTC)
 
 
 class _Wait:
@@ -130,6 +144,20 @@ class _Wait:
         finally:
             consumer.close()
 
+    def until_all_written_is_visible(self, tables: Iterable[str]) -> Offsets:
+        """The last stable offsets, once they have come to all that is written now.
+
+        A Kafka transaction's end reaches its partitions one after the other: the marker may be visible while
+        rows of the same transaction in another partition are not yet.
+        """
+        names = list(tables)
+        # Asked once: under load the ends move on for ever.
+        written = written_offsets(self._settings, names)
+        while not _come_to(stable := last_stable_offsets(self._settings, names), written):
+            self._check_time("a Kafka transaction with changes from before the cut has not ended")
+            time.sleep(0.05)
+        return stable
+
     def _is_next(self, consumer: Consumer, cut_id: str) -> bool:
         with named_errors(self._settings, MESSAGE_TOPIC):
             record = consumer.poll(0.2)
@@ -159,6 +187,14 @@ class _Wait:
     @property
     def _waited(self) -> float:
         return time.monotonic() - self._started
+
+
+def _come_to(stable: Offsets, written: Offsets) -> bool:
+    return all(
+        stable[table][partition] >= end
+        for table, partitions in written.items()
+        for partition, end in partitions.items()
+    )
 
 
 def cut_marker(value: bytes | None) -> str | None:

@@ -16,6 +16,11 @@ def last_stable_offsets(settings: Settings, tables: Iterable[str]) -> dict[str, 
     return _table_offsets(settings, tables, OffsetSpec.latest())
 
 
+def written_offsets(settings: Settings, tables: Iterable[str]) -> dict[str, dict[int, int]]:
+    """{table: {partition: offset after the last record, be its transaction open or ended}}."""
+    return _table_offsets(settings, tables, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
+
+
 def beginning_offsets(settings: Settings, tables: Iterable[str]) -> dict[str, dict[int, int]]:
     """{table: {partition: offset of the oldest record still kept}}."""
     return _table_offsets(settings, tables, OffsetSpec.earliest())
@@ -38,24 +43,32 @@ def topic_ids(settings: Settings, tables: Iterable[str]) -> dict[str, str]:
         return {topics[topic]: str(answer.result(limit).topic_id) for topic, answer in answers.items()}
 
 
-def _table_offsets(settings: Settings, tables: Iterable[str], spec: OffsetSpec) -> dict[str, dict[int, int]]:
+def _table_offsets(
+    settings: Settings,
+    tables: Iterable[str],
+    spec: OffsetSpec,
+    isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
+) -> dict[str, dict[int, int]]:
     wanted = {
         (topic_for(table), partition): table
         for table in tables
         for partition in range(TABLES_BY_NAME[table].topic_partitions)
     }
-    found = _offsets(settings, [TopicPartition(*place) for place in wanted], spec)
+    found = _offsets(settings, [TopicPartition(*place) for place in wanted], spec, isolation)
     offsets: dict[str, dict[int, int]] = {}
     for (topic, partition), table in wanted.items():
         offsets.setdefault(table, {})[partition] = found[topic, partition]
     return offsets
 
 
-def _offsets(settings: Settings, places: list[TopicPartition], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+def _offsets(
+    settings: Settings,
+    places: list[TopicPartition],
+    spec: OffsetSpec,
+    isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
+) -> dict[tuple[str, int], int]:
     limit = REQUEST_LIMIT.total_seconds()
     client = admin(settings)
     with named_errors(settings, "a topic partition of a captured table"):
-        answers = client.list_offsets(
-            dict.fromkeys(places, spec), isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=limit
-        )
+        answers = client.list_offsets(dict.fromkeys(places, spec), isolation_level=isolation, request_timeout=limit)
         return {(place.topic, place.partition): answer.result(limit).offset for place, answer in answers.items()}

@@ -7,6 +7,7 @@ LocalStackError
 ├── MissingLibrary         a server needs a system library that is not installed
 ├── UnreadableFolder       the unprivileged user cannot reach a folder it needs
 ├── ForeignHome            the stack's folder belongs to another user
+├── UnreachableHome        the stack's folder cannot be made or entered
 ├── NotThisMachine         a server's host is set to another machine
 ├── NotEnoughDisk
 ├── PortTaken
@@ -83,6 +84,16 @@ class ForeignHome(LocalStackError):
         super().__init__(
             f"the stack in {home} was started by the user with the id {owner}: go on as that user, "
             "or set STRIPE_PLATFORM_HOME to a folder of your own"
+        )
+
+
+class UnreachableHome(LocalStackError):
+    """The user may not make, or not enter, the folder that the stack is to live in."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(
+            f"the stack's folder {home} cannot be made or entered (permission denied): "
+            "set STRIPE_PLATFORM_HOME to a folder of your own"
         )
 
 

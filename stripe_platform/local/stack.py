@@ -23,6 +23,7 @@ from stripe_platform.local.errors import (
     ServerFailed,
     ServerTimeout,
     StackBusy,
+    UnreachableHome,
 )
 from stripe_platform.local.kafka import KAFKA
 from stripe_platform.local.mongodb import MONGODB
@@ -37,6 +38,8 @@ from stripe_platform.settings import Settings
 STAGES = ((POSTGRES, KAFKA, MONGODB), (CONNECT,))
 SERVERS = tuple(server for stage in STAGES for server in stage)
 EVERY_SERVER = (*SERVERS, DAGSTER)
+# What holds payments, secrets or errors that name them; PostgreSQL's user must get through the home itself.
+PRIVATE_FOLDERS = ("run", "logs", "lake", "warehouse", "dagster", "dbt", "cuts")
 LOOPBACK = ("127.0.0.1", "localhost")
 LEAST_FREE_BYTES = 1_000_000_000
 LOCK_TIMEOUT_S = 300
@@ -137,12 +140,20 @@ def _check_hosts(settings: Settings) -> None:
 
 
 def _make_home(settings: Settings) -> None:
-    run = run_folder(settings)
-    for folder in (run, settings.home / "logs"):
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    try:
+        settings.home.mkdir(mode=0o755, parents=True, exist_ok=True)
+        owner = settings.home.stat().st_uid
+    except PermissionError:
+        raise UnreachableHome(settings.home) from None
+    for folder in (settings.home / name for name in PRIVATE_FOLDERS):
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            owner = folder.stat().st_uid
+        except PermissionError:
+            raise ForeignHome(settings.home, owner) from None
+        if owner != os.geteuid():
+            raise ForeignHome(settings.home, owner)
         folder.chmod(0o700)
-    if run.stat().st_uid != os.geteuid():
-        raise ForeignHome(settings.home, run.stat().st_uid)
     free = shutil.disk_usage(settings.home).free
     if free < LEAST_FREE_BYTES:
         raise NotEnoughDisk(settings.home, free, LEAST_FREE_BYTES)

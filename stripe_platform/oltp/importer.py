@@ -22,7 +22,7 @@ from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.import_plan import Fault, ImportPlan, plan_import
 from stripe_platform.oltp.partitions import ensure_partitions
 from stripe_platform.oltp.payment_rows import RowMaker
-from stripe_platform.oltp.payments_file import PaymentsFile, PaymentsFileError
+from stripe_platform.oltp.payments_file import Batch, PaymentsFile
 from stripe_platform.settings import Settings
 
 Progress = Callable[[int, int], None]
@@ -55,6 +55,16 @@ class ImportStopped(StripePlatformError):
         super().__init__(f"{path}: the import stopped ({reason}); import the file again to go on from there")
 
 
+class FileChanged(StripePlatformError):
+    """The file is not the one that was judged, so the rest of it is not imported; what is committed stays."""
+
+    def __init__(self, path: Path, done: int) -> None:
+        super().__init__(
+            f"{path} changed while it was imported, {done:,} of its rows are done: "
+            "when nothing writes to it any more, import it again to go on from there"
+        )
+
+
 @dataclass(frozen=True)
 class ImportReport:
     """What an import did; `payments` is the number of rows read, of which each is in one of the next three counts."""
@@ -78,21 +88,23 @@ def import_payments(
 
     A bad row raises `BadRows` before anything is written; with `skip_bad` bad rows are written with number
     and reason to `<file>.rejects.csv` instead and the others imported. Raises `PaymentsFileError` when the
-    file as a whole cannot be read, `ImportStopped` when PostgreSQL fails.
+    file as a whole cannot be read, `FileChanged` when it changes meanwhile, `ImportStopped` when
+    PostgreSQL fails.
     """
     started = time.monotonic()
     file = PaymentsFile(Path(path))
-    rows = file.rows()
     stamp = file.stamp()
+    rows = file.rows()
     try:
         with connect(settings, autocommit=True) as connection, _alone(connection):
             plan = plan_import(connection, file, rows, shown=_SHOWN_FAULTS)
             if plan.bad and not skip_bad:
                 raise BadRows(file.path, plan.faults, plan.bad)
             if file.stamp() != stamp:
-                raise PaymentsFileError(file.path, "changed while it was read")
+                raise FileChanged(file.path, done=0)
             rejects_path = file.path.with_name(f"{file.path.name}.rejects.csv") if plan.bad else None
-            written = _write(connection, file, plan, rejects_path, progress or _silent)
+            batches = _unchanged(file, stamp, plan.currencies)
+            written = _write(connection, batches, plan, rejects_path, progress or _silent)
     except psycopg.Error as error:
         raise ImportStopped(file.path, error) from error
     return ImportReport(
@@ -126,9 +138,22 @@ def _alone(connection: psycopg.Connection) -> Iterator[None]:
             connection.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
 
 
+def _unchanged(file: PaymentsFile, stamp: tuple[int, ...], currencies: frozenset[str]) -> Iterator[Batch]:
+    """The batches of the file as long as it is the one that was judged."""
+    done = 0
+    for batch in file.batches(currencies):
+        if file.stamp() != stamp:
+            raise FileChanged(file.path, done)
+        yield batch
+        done += batch.raw.height
+    # A file that was cut short has no further batch.
+    if file.stamp() != stamp:
+        raise FileChanged(file.path, done)
+
+
 def _write(
     connection: psycopg.Connection,
-    file: PaymentsFile,
+    batches: Iterator[Batch],
     plan: ImportPlan,
     rejects_path: Path | None,
     progress: Progress,
@@ -140,7 +165,7 @@ def _write(
     done = 0
     progress(done, plan.rows)
     with _rejects(rejects_path) as rejects:
-        for batch in file.batches(plan.currencies):
+        for batch in batches:
             if rejects is not None:
                 _reject(rejects, batch.raw, pl.concat([batch.bad, plan.clashes]))
             payments = plan.to_import(batch.good)

@@ -26,6 +26,8 @@ _UTC_MICROSECONDS = pl.Datetime("us", "UTC")
 _CONTROL = r"[\x00-\x1f\x7f]"
 # An index on longer text fails in PostgreSQL.
 _LONGEST_REF = 255
+# Twelve digits are more than any payment; a sum of nine million of them still fits a bigint.
+_LARGEST_AMOUNT = 10**12 - 1
 
 
 class PaymentsFileError(StripePlatformError):
@@ -74,10 +76,13 @@ class PaymentsFile:
         except (pl.exceptions.PolarsError, OSError) as error:
             raise PaymentsFileError(self.path, _summary(error)) from error
 
-    def stamp(self) -> tuple[int, int]:
-        """Size and time of last change: the same before and after means the same file."""
-        stat = self.path.stat()
-        return stat.st_size, stat.st_mtime_ns
+    def stamp(self) -> tuple[int, ...]:
+        """Inode, size and time of last change: the same before and after means the same file."""
+        try:
+            stat = self.path.stat()
+        except OSError as error:
+            raise PaymentsFileError(self.path, _summary(error)) from error
+        return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
     def _scan(self) -> pl.LazyFrame:
         if self.path.suffix == ".csv":
@@ -185,6 +190,7 @@ def _reason(currencies: frozenset[str]) -> pl.Expr:
         (~occurred.dt.year().is_between(1970, 2099), "occurred_at is outside the years 1970 to 2099"),
         (pl.col("amount").is_null(), "amount is missing or not a whole number"),
         (pl.col("amount") < 0, "amount is negative"),
+        (pl.col("amount") > _LARGEST_AMOUNT, "amount has more than twelve digits"),
         (pl.col("currency").is_null(), "currency is missing"),
         (~pl.col("currency").is_in(sorted(currencies)), "currency is not known"),
         (pl.col("report_given") & reported.is_null(), "fraud_reported_at is not a timestamp"),

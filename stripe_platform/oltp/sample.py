@@ -48,14 +48,16 @@ def write_sample(path: Path, payments: int = 2000, seed: int = 1, until: datetim
 
     40 merchants at most, each with prices of its kind and one currency (jpy without decimals and kwd with
     three among them); about 1 % of the payments, the dear ones first, are reported as fraud up to 14 days
-    later.
+    later. The file is there whole or not at all.
     """
     frame = sample_payments(payments, seed, until)
     path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
     if path.suffix == ".csv":
-        frame.write_csv(path, datetime_format="%Y-%m-%dT%H:%M:%SZ")
+        frame.write_csv(part, datetime_format="%Y-%m-%dT%H:%M:%SZ")
     else:
-        frame.write_parquet(path)
+        frame.write_parquet(part)
+    part.replace(path)
 
 
 def sample_payments(payments: int, seed: int, until: datetime) -> pl.DataFrame:

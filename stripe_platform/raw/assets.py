@@ -14,8 +14,6 @@ from stripe_platform.raw.drain import bounds_for_run, drain, drain_up_to
 from stripe_platform.raw.report import DrainReport, TableDrained, TablesStopped
 from stripe_platform.settings import Settings
 
-POOL = "raw"
-
 # A quiet table is materialized only by the runs of `oltp_to_warehouse`; a log a day old says nothing new came or
 # nothing runs. How far a log is behind is the lag sensor's to tell.
 FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=1), warn_window=timedelta(hours=12))
@@ -36,7 +34,7 @@ def raw_key(table: str) -> dg.AssetKey:
 @dg.multi_asset(
     name="raw",
     can_subset=True,
-    pool=POOL,
+    # No pool: drains beside each other do no harm, and a killed run would keep its slot.
     specs=[
         dg.AssetSpec(
             key=raw_key(table.name),

@@ -228,12 +228,14 @@ def drain_up_to(
     started = time.monotonic()
     wanted = {table: bounds[table] for table in tables}
     report = drain(settings, wanted, bounds=wanted, limit=run_limit)
-    while missing := _short_of(report, wanted):
-        waited = time.monotonic() - started
+    while _short_of(report, wanted):
         latest = drain(settings, wanted, bounds=wanted, limit=run_limit)
-        if not latest.moved or waited > limit.total_seconds():
-            raise BoundsNotReached(missing, waited)
+        # Another drain may have taken what this one found no more of.
         report = report.then(latest)
+        waited = time.monotonic() - started
+        is_over = not latest.moved or waited > limit.total_seconds()
+        if is_over and (missing := _short_of(report, wanted)):
+            raise BoundsNotReached(missing, waited)
     return report
 
 

@@ -43,6 +43,16 @@ class UnsupportedColumn(StripePlatformError):
         )
 
 
+class ReservedColumn(StripePlatformError):
+    """A captured column is named as only the raw change log's own columns are."""
+
+    def __init__(self, table: str, column: Column) -> None:
+        super().__init__(
+            f"column {table}.{column.name} begins with an underscore, as the raw change log's own columns do: "
+            "rename it in PostgreSQL"
+        )
+
+
 class SchemaChanged(StripePlatformError):
     """A captured table changed in a way that the raw change log cannot follow by itself."""
 
@@ -56,8 +66,13 @@ class SchemaChanged(StripePlatformError):
 def row_schema(table: str, columns: Iterable[Column]) -> pa.Schema:
     """The table's own columns as Arrow types, each nullable: a delete holds its key alone.
 
-    `UnsupportedColumn` for a type that has no exact counterpart.
+    `UnsupportedColumn` for a type that has no exact counterpart, `ReservedColumn` for a name that begins with
+    an underscore.
     """
+    columns = list(columns)
+    for column in columns:
+        if column.name.startswith("_"):
+            raise ReservedColumn(table, column)
     return pa.schema([pa.field(column.name, _arrow_type(table, column)) for column in columns])
 
 
@@ -65,7 +80,7 @@ def _arrow_type(table: str, column: Column) -> pa.DataType:
     precision, scale = column.precision, column.scale
     if column.type == "numeric" and precision and scale is not None and scale <= precision <= WIDEST_NUMERIC:
         return pa.decimal128(precision, scale)
-    if column.type not in ARROW_TYPES or column.name in BOOKKEEPING:
+    if column.type not in ARROW_TYPES:
         raise UnsupportedColumn(table, column)
     return ARROW_TYPES[column.type]
 

@@ -32,6 +32,8 @@ drain_raw = dg.define_asset_job(
     "drain_raw",
     selection=dg.AssetSelection.assets(*(raw_key(table.name) for table in CAPTURED_TABLES)).without_checks(),
     executor_def=dg.in_process_executor,
+    # A drain takes 45 s: one that hangs must not keep the sensor waiting for as long as other runs may last.
+    tags={"dagster/max_runtime": "180"},
     description="Take what the topics hold into the raw change log.",
 )
 

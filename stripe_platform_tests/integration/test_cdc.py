@@ -5,15 +5,16 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import dagster as dg
 import httpx
 import psycopg
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions
 
 from stripe_platform.cdc import checks
@@ -28,7 +29,7 @@ from stripe_platform.cdc.connector import (
     register,
 )
 from stripe_platform.cdc.cut import Cut, CutNotMade, make_cut
-from stripe_platform.cdc.offsets import beginning_offsets, last_stable_offsets, topic_ids
+from stripe_platform.cdc.offsets import beginning_offsets, last_stable_offsets, topic_ids, written_offsets
 from stripe_platform.cdc.slot import SLOT, slot_state
 from stripe_platform.cdc.topics import (
     HEARTBEAT_TOPIC,
@@ -45,7 +46,7 @@ from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.settings import Settings
 
 OPEN_TRANSACTIONS = 40
-CANARIES = ("canary-mail@example.org", "Canary Lastname", "+33-canary", "198.51.100.77")
+CANARIES = ("canary-mail@example.org", "Canary Lastname", "+33-canary", "198.51.100.77", "canary-device")
 # Longer than any limit of the server for keeping a value in the row, and not compressible.
 LARGE_METADATA = json.dumps({"note": secrets.token_hex(8000)})
 
@@ -135,13 +136,13 @@ def rename(postgres: psycopg.Connection, merchant: str, name: str) -> None:
 
 def plant_canaries(postgres: psycopg.Connection, merchant: str) -> None:
     """A customer and a charge with recognisable personal values, each changed once."""
-    email, name, phone, address = CANARIES
+    email, name, phone, address, device = CANARIES
     postgres.execute("INSERT INTO payments.customers (email, name, phone) VALUES (%s, %s, %s)", (email, name, phone))
     postgres.execute("UPDATE payments.customers SET phone = phone || ' 2'")
     postgres.execute(
-        "INSERT INTO payments.charges (merchant_id, amount, currency, status, paid, ip) "
-        "VALUES (%s, 1000, 'eur', 'succeeded', true, %s)",
-        (merchant, address),
+        "INSERT INTO payments.charges (merchant_id, amount, currency, status, paid, ip, device_id) "
+        "VALUES (%s, 1000, 'eur', 'succeeded', true, %s, %s)",
+        (merchant, address, device),
     )
     postgres.execute("UPDATE payments.charges SET description = 'changed', ip = ip")
 
@@ -388,6 +389,46 @@ def test_a_row_committed_before_a_cut_is_below_it_and_the_next_cut_is_not_lower(
         for table, partitions in second.offsets.items()
         for partition, offset in partitions.items()
     )
+
+
+@contextmanager
+def open_transaction(settings: Settings, table: str) -> Iterator[None]:
+    """A Kafka transaction that has written to the table's topic and ends with the block; nobody sees its record."""
+    producer = Producer(connection(settings) | {"transactional.id": "stripe-platform-test"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    try:
+        producer.produce(topic_for(table), value=b"{}", partition=0)
+        assert producer.flush(10) == 0
+        yield
+    finally:
+        producer.abort_transaction(30)
+
+
+def test_a_cut_waits_until_all_that_is_written_before_it_is_visible(settings: Settings) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with open_transaction(settings, "refunds"):
+            written = written_offsets(settings, ["refunds"])["refunds"]
+            assert last_stable_offsets(settings, ["refunds"])["refunds"][0] < written[0]
+            with pytest.raises(CutNotMade, match=r"a Kafka transaction .* has not ended"):
+                make_cut(settings, timeout=timedelta(seconds=3))
+            waiting = pool.submit(make_cut, settings)
+        cut = waiting.result()
+    assert all(cut.offsets["refunds"][partition] >= end for partition, end in written.items())
+
+
+def test_a_cut_s_time_is_of_the_clock_that_commit_times_are_of(
+    settings: Settings, postgres: psycopg.Connection
+) -> None:
+    def now() -> datetime:
+        row = postgres.execute("SELECT clock_timestamp()").fetchone()
+        assert row is not None
+        return row[0]  # type: ignore[no-any-return]
+
+    before = now()
+    cut = make_cut(settings)
+    assert before <= cut.made_at <= now()
+    assert cut.made_at.tzinfo == UTC
 
 
 def test_cuts_at_once_do_not_disturb_each_other(settings: Settings) -> None:

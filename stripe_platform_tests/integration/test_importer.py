@@ -16,7 +16,7 @@ from stripe_platform.oltp import ledger, payments_file
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.fees import charge_fee
 from stripe_platform.oltp.import_plan import Fault
-from stripe_platform.oltp.importer import BadRows, ImportReport, ImportStopped, import_payments
+from stripe_platform.oltp.importer import BadRows, FileChanged, ImportReport, ImportStopped, import_payments
 from stripe_platform.oltp.migrate import migrate
 from stripe_platform.oltp.payments_file import COLUMNS, PaymentsFileError
 from stripe_platform.oltp.sample import write_sample
@@ -286,6 +286,27 @@ def test_what_postgresql_refuses_is_told_without_values_and_leaves_no_part_of_a_
         import_payments(database, csv(tmp_path, FIRST, SECOND))
     assert "500" not in str(stopped.value)
     assert_empty(database)
+
+
+def test_a_file_that_changes_meanwhile_stops_the_import_and_the_next_import_goes_on_from_there(
+    database: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payments_file, "BATCH_ROWS", 100)
+    path, longer = tmp_path / "sample.parquet", tmp_path / "longer.parquet"
+    write_sample(path)
+    file = pl.read_parquet(path)
+    pl.concat([file, file.head(1).with_columns(payment_ref=pl.lit("one more"))]).write_parquet(longer)
+
+    def replace(done: int, total: int) -> None:
+        if done >= 500 and longer.exists():
+            longer.replace(path)
+
+    with pytest.raises(FileChanged, match=r"sample\.parquet changed .* 500 of its rows .* import it again"):
+        import_payments(database, path, progress=replace)
+    assert select(database, "SELECT count(*) FROM payments.charges") == [(500,)]
+    report = import_payments(database, path)
+    assert (report.imported, report.already_imported) == (1501, 500)
+    assert_sound(database)
 
 
 def test_two_imports_at_once_are_refused(database: Settings, tmp_path: Path) -> None:

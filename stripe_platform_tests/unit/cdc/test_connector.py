@@ -103,3 +103,19 @@ def test_a_failure_is_named_by_its_first_line_and_its_root_cause_without_secrets
     assert "hunter2" not in failure
     assert "row value" not in failure
     assert "\n" not in failure
+
+
+@pytest.mark.parametrize(
+    ("first", "told"),
+    [
+        ('java.lang.NumberFormatException: For input string: "a row value"', "java.lang.NumberFormatException"),
+        ("io.debezium.DebeziumException: a row value", "io.debezium.DebeziumException"),
+        ("java.lang.NullPointerException", "java.lang.NullPointerException"),
+        ('"a row value" and no class', "an error without a class"),
+    ],
+)
+def test_of_an_exception_that_may_quote_a_row_only_the_class_is_told(first: str, told: str) -> None:
+    trace = f"{first}\n\tat io.debezium.X.y(X.java:1)\nCaused by: org.postgresql.util.PSQLException: FATAL: no\n"
+    assert (
+        failure_of(Settings(_env_file=None), trace) == f"{told} Caused by: org.postgresql.util.PSQLException: FATAL: no"
+    )

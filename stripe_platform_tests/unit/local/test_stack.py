@@ -1,6 +1,10 @@
 import os
+import pwd
 import shutil
 import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,7 @@ from filelock import FileLock
 
 from stripe_platform.local import stack
 from stripe_platform.local.environment import environment
-from stripe_platform.local.errors import ForeignHome, NotEnoughDisk, NotThisMachine, StackBusy
+from stripe_platform.local.errors import ForeignHome, NotEnoughDisk, NotThisMachine, StackBusy, UnreachableHome
 from stripe_platform.local.ports import is_free
 from stripe_platform.settings import Settings, load_settings
 
@@ -47,6 +51,61 @@ def test_the_stack_of_another_user_is_refused(settings: Settings, monkeypatch: p
     monkeypatch.setattr("os.geteuid", lambda: os.getuid() + 1)
     with pytest.raises(ForeignHome, match=str(settings.home)):
         stack.start(settings)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """The rights of another user, in this process: an interpreter in root's folder could not be started by him."""
+    try:
+        os.seteuid(pwd.getpwnam("nobody").pw_uid)
+        yield
+    finally:
+        os.seteuid(0)
+
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+
+
+@only_root
+@pytest.mark.parametrize("made", ["run", "dbt"])
+def test_another_user_s_home_is_refused_by_name_though_nothing_in_it_may_be_touched(
+    new_settings: Callable[..., Settings], made: str
+) -> None:
+    settings = new_settings()
+    (settings.home / made).mkdir(mode=0o700)
+    with as_nobody(), pytest.raises(ForeignHome, match=rf"{settings.home} was started by the user with the id 0"):
+        stack.start(settings)
+    assert os.listdir(settings.home) == [made]
+
+
+@only_root
+@pytest.mark.parametrize("subfolder", ["closed/home", "home"])
+def test_a_home_that_cannot_be_made_or_entered_is_told_with_the_remedy(
+    new_settings: Callable[..., Settings], subfolder: str
+) -> None:
+    settings = new_settings(subfolder)
+    if settings.home.parent.name == "closed":
+        settings.home.mkdir(parents=True)
+        settings.home.parent.chmod(0o700)
+    with as_nobody(), pytest.raises(UnreachableHome, match=r"permission denied.*STRIPE_PLATFORM_HOME"):
+        stack.start(settings)
+
+
+def test_what_holds_payments_is_closed_to_others_and_the_home_stays_passable(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Made by an earlier version, or by a command before `up`.
+    settings.lake.mkdir(parents=True)
+    settings.lake.parent.chmod(0o755)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 400_000_000))
+    with pytest.raises(NotEnoughDisk):
+        stack.start(settings)
+    folders = (settings.lake.parent, settings.warehouse_folder, settings.dagster_home)
+    others = [settings.home / name for name in ("run", "logs", "dbt", "cuts")]
+    assert {folder.name: stat.S_IMODE(folder.stat().st_mode) for folder in (*folders, *others)} == dict.fromkeys(
+        ("lake", "warehouse", "dagster", "run", "logs", "dbt", "cuts"), 0o700
+    )
+    assert settings.home.stat().st_mode & stat.S_IXOTH
 
 
 def test_a_stack_that_another_command_is_busy_with_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

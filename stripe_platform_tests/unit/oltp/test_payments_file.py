@@ -38,6 +38,8 @@ def payments(file: PaymentsFile) -> pl.DataFrame:
         ("1,2018-04-01T00:00:31Z,c1,m1,57.16,eur,", "amount is missing or not a whole number"),
         ("1,2018-04-01T00:00:31Z,c1,m1,9223372036854775808,eur,", "amount is missing or not a whole number"),
         ("1,2018-04-01T00:00:31Z,c1,m1,-1,eur,", "amount is negative"),
+        ("1,2018-04-01T00:00:31Z,c1,m1,1000000000000,eur,", "amount has more than twelve digits"),
+        ("1,2018-04-01T00:00:31Z,c1,m1,9223372036854775807,eur,", "amount has more than twelve digits"),
         ("1,2018-04-01T00:00:31Z,c1,m1,5716,,", "currency is missing"),
         ("1,2018-04-01T00:00:31Z,c1,m1,5716,EUR,", "currency is not known"),
         ("1,2018-04-01T00:00:31Z,c1,m1,5716,eur,later", "fraud_reported_at is not a timestamp"),
@@ -51,6 +53,10 @@ def payments(file: PaymentsFile) -> pl.DataFrame:
 )
 def test_a_bad_row_is_found_with_its_number_and_reason(tmp_path: Path, row: str, reason: str) -> None:
     assert faults(csv(tmp_path, GOOD, row)) == [(2, reason)]
+
+
+def test_an_amount_of_twelve_digits_is_good(tmp_path: Path) -> None:
+    assert payments(csv(tmp_path, GOOD.replace("5716", "9" * 12)))["amount"].to_list() == [999_999_999_999]
 
 
 @pytest.mark.parametrize(

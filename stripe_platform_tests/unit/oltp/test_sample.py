@@ -2,6 +2,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from stripe_platform.oltp.payments_file import PaymentsFile
 from stripe_platform.oltp.sample import DAYS, UNTIL, write_sample
@@ -47,6 +48,25 @@ def test_a_sample_looks_like_payments(tmp_path: Path) -> None:
     assert frauds.height == 20
     assert (frauds["fraud_reported_at"] > frauds["occurred_at"]).all()
     assert hours.is_between(0, 5).sum() < hours.is_between(12, 17).sum() / 3
+
+
+@pytest.mark.parametrize(("name", "writer"), [("sample.parquet", "write_parquet"), ("sample.csv", "write_csv")])
+def test_a_sample_cut_short_leaves_the_earlier_file_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, writer: str
+) -> None:
+    def cut_short(frame: pl.DataFrame, path: Path, **options: str) -> None:
+        path.write_text("half of it")
+        raise OSError("no space left")
+
+    write_sample(tmp_path / name, payments=10)
+    earlier = (tmp_path / name).read_bytes()
+    monkeypatch.setattr(pl.DataFrame, writer, cut_short)
+    for path in (tmp_path / name, tmp_path / "new" / name):
+        with pytest.raises(OSError, match="no space left"):
+            write_sample(path, payments=20)
+
+    assert (tmp_path / name).read_bytes() == earlier
+    assert not (tmp_path / "new" / name).exists()
 
 
 def test_a_sample_can_end_at_another_day(tmp_path: Path) -> None:

@@ -13,6 +13,10 @@ def test_the_committed_list_is_valid_and_names_the_contact_columns_of_a_customer
     assert personal_columns()["customers"] == {"email", "name", "phone"}
 
 
+def test_what_identifies_the_payer_or_the_payer_s_device_is_personal() -> None:
+    assert personal_columns()["charges"] == {"device_id", "ip"}
+
+
 def test_no_primary_key_of_a_captured_table_is_personal() -> None:
     assert not [table for table, names in personal_columns().items() if names & set(TABLES_BY_NAME[table].key)]
 

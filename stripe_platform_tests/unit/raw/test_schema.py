@@ -5,6 +5,7 @@ import pytest
 
 from stripe_platform.oltp.catalog import Column
 from stripe_platform.raw.schema import (
+    ReservedColumn,
     SchemaChanged,
     UnsupportedColumn,
     added_columns,
@@ -55,12 +56,20 @@ def test_a_numeric_keeps_its_precision_and_scale() -> None:
         column("x", "numeric", 2, 5),
         column("x", "float8"),
         column("x", "timestamp"),
-        column("_offset", "int8"),
     ],
 )
 def test_a_column_that_cannot_be_held_exactly_is_refused_by_name(unsupported: Column) -> None:
     with pytest.raises(UnsupportedColumn, match=rf"things\.{unsupported.name}"):
         row_schema("things", [unsupported])
+
+
+@pytest.mark.parametrize("name", ["_offset", "_anything"])
+@pytest.mark.parametrize(("kind", "precision", "scale"), [("int8", None, None), ("numeric", 20, 2)])
+def test_a_column_named_like_those_of_the_log_is_refused_by_name(
+    name: str, kind: str, precision: int | None, scale: int | None
+) -> None:
+    with pytest.raises(ReservedColumn, match=rf"things\.{name} begins with an underscore.*rename it"):
+        row_schema("things", [column("id", "uuid"), column(name, kind, precision, scale)])
 
 
 def test_the_log_is_the_row_then_its_bookkeeping() -> None:

@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 
 from stripe_platform.raw import lag
+from stripe_platform.raw.assets import change_logs
 from stripe_platform.raw.lag import Lag
 from stripe_platform.raw.sensors import drain_raw, is_due, raw_lag, run_key
 from stripe_platform.settings import Settings
@@ -33,6 +34,12 @@ def test_the_same_bounds_have_one_key_within_a_minute_and_another_after_it() -> 
     assert run_key(BOUNDS, NOON) == run_key(BOUNDS, NOON + timedelta(seconds=59))
     assert run_key(BOUNDS, NOON) != run_key(BOUNDS, NOON + timedelta(seconds=60))
     assert run_key(BOUNDS, NOON) != run_key({"charges": {0: 11, 1: 7}}, NOON)
+
+
+def test_a_drain_that_hangs_is_ended_after_three_minutes(settings: Settings) -> None:
+    defs = dg.Definitions(assets=[change_logs], jobs=[drain_raw], resources={"settings": settings})
+    tags = defs.resolve_job_def("drain_raw").tags
+    assert tags["dagster/max_runtime"] == "180"
 
 
 def test_a_drain_that_has_not_ended_is_not_doubled(settings: Settings) -> None:
