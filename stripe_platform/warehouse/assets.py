@@ -13,8 +13,6 @@ from stripe_platform.warehouse.dbt_events import events_with_row_counts
 from stripe_platform.warehouse.project import dbt_environment, dbt_manifest, new_run_target
 from stripe_platform.warehouse.translator import WarehouseTranslator
 
-# DuckDB admits one writer: whatever writes the build file waits for this pool, whose limit is 1 in dagster.yaml.
-POOL = "warehouse"
 PUBLISHED_KEY = dg.AssetKey(["warehouse", "published_marts"])
 
 
@@ -22,14 +20,17 @@ PUBLISHED_KEY = dg.AssetKey(["warehouse", "published_marts"])
     # The graph is in the manifest, so loading it needs one; it is parsed anew only when the project has changed.
     manifest=dbt_manifest(load_settings()),
     dagster_dbt_translator=WarehouseTranslator(),
-    pool=POOL,
+    # No pool: the builder's file lock keeps writers of the build file apart, and a killed run does not keep it.
 )
 def warehouse_models(
     context: dg.AssetExecutionContext, dbt: DbtCliResource, settings: dg.ResourceParam[Settings]
 ) -> Iterator[Any]:
     """Staging and marts on the cut of this run, tested; a failing test leaves the published marts as they are."""
     with builder(settings), dbt_environment(settings):
-        prepare_build(settings, cut_to_build_on(settings, context.run.run_id))
+        cut = cut_to_build_on(settings, context.run.run_id)
+        used = prepare_build(settings, cut)
+        if used != cut:
+            context.log.info(f"another run has built on the newer cut {used.id}: building on it, not on {cut.id}")
         target = new_run_target(settings, context.run.run_id)
         invocation = dbt.cli(["build"], context=context, target_path=target)
         yield from events_with_row_counts(invocation, context.assets_def.keys_by_output_name, settings)
@@ -43,7 +44,6 @@ def warehouse_models(
     group_name="marts",
     kinds={"duckdb"},
     owners=["team:warehouse"],
-    pool=POOL,
 )
 def published_marts(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
     """The file that every reader opens: the build whose tests have passed, put in place in one step."""

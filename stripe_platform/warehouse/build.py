@@ -27,7 +27,6 @@ from stripe_platform.warehouse.change_log_views import RawTable, create_views, r
 from stripe_platform.warehouse.published import published_connection, published_path
 
 BUILD_NAME = "build.duckdb"
-NEW_CUT = "make a new cut: `stripe-platform run oltp_to_warehouse`"
 # ioctl of Linux that makes a copy share the blocks of the original, where the file system can.
 FICLONE = 0x40049409
 
@@ -49,15 +48,6 @@ class RawIsBehind(StripePlatformError):
         super().__init__(
             f"raw/{table} holds partition {partition} up to offset {has}, the cut needs {needs}: "
             "drain it first: `stripe-platform run oltp_to_warehouse` does both"
-        )
-
-
-class CutIsOlder(StripePlatformError):
-    """The build holds changes that lie beyond the cut."""
-
-    def __init__(self, cut: Cut, held: Cut, table: str) -> None:
-        super().__init__(
-            f"cut {cut.id} ends before cut {held.id} that the build already holds (table {table}): {NEW_CUT}"
         )
 
 
@@ -109,18 +99,19 @@ def builder(settings: Settings, *, timeout: timedelta = timedelta(minutes=10)) -
         lock.release()
 
 
-def prepare_build(settings: Settings, cut: Cut) -> dict[str, int]:
-    """Make `raw.<table>` in the build file: one fixed version of the change log, up to the cut and never beyond.
+def prepare_build(settings: Settings, cut: Cut) -> Cut:
+    """Make `raw.<table>` in the build file: one fixed version of the change log, up to a cut and never beyond.
 
-    Returns the number of Parquet files per table. The caller holds `builder`. From here on the build is untested.
-    Fails, and changes nothing, when raw does not reach the cut (`RawIsBehind`), when the build holds more than
-    the cut (`CutIsOlder`) or another topic's changes (`TopicWasRecreated`).
+    Returns that cut: the given one, or the one that the build holds already when a run beside this one has built
+    further meanwhile. The caller holds `builder`. From here on the build is untested. Fails, and leaves the build as
+    it was, when raw does not reach the cut (`RawIsBehind`) or the build holds another topic's changes
+    (`TopicWasRecreated`).
     """
     tables = {name: read_raw(settings, name) for name in TABLES_BY_NAME}
-    _require_all_up_to(cut, tables)
     with _build_connection(settings) as connection:
         if held := _held_build(connection):
-            _require_forward(held[0], cut, build_path(settings))
+            cut = _newer(held[0], cut, build_path(settings))
+        _require_all_up_to(cut, tables)
         with _transaction(connection):
             create_views(connection, tables, cut)
             connection.execute("create schema if not exists meta")
@@ -129,7 +120,7 @@ def prepare_build(settings: Settings, cut: Cut) -> dict[str, int]:
                 "select $id as cut_id, $made_at::timestamptz as made_at, $cut as cut, false as is_tested",
                 {"id": cut.id, "made_at": cut.made_at, "cut": cut.to_json()},
             )
-    return {name: len(raw.files) for name, raw in tables.items()}
+    return cut
 
 
 def mark_tested(settings: Settings) -> None:
@@ -196,12 +187,17 @@ def _require_all_up_to(cut: Cut, tables: dict[str, RawTable]) -> None:
                 raise RawIsBehind(name, partition, has, needs)
 
 
-def _require_forward(held: Cut, cut: Cut, path: Path) -> None:
-    for table, partitions in held.offsets.items():
+def _newer(held: Cut, cut: Cut, path: Path) -> Cut:
+    """The cut to go on with: staging has taken in all of the held one, and nothing ever leaves it again."""
+    for table in held.offsets:
         if cut.topic_ids.get(table) != held.topic_ids.get(table):
             raise TopicWasRecreated(table, path)
-        if any(cut.offsets[table].get(partition, 0) < offset for partition, offset in partitions.items()):
-            raise CutIsOlder(cut, held, table)
+    is_behind = any(
+        cut.offsets[table].get(partition, 0) < offset
+        for table, partitions in held.offsets.items()
+        for partition, offset in partitions.items()
+    )
+    return held if is_behind else cut
 
 
 @contextmanager

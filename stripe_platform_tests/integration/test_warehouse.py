@@ -33,7 +33,6 @@ from stripe_platform.raw.schema import row_schema
 from stripe_platform.settings import PROJECT_ROOT, Settings
 from stripe_platform.warehouse.build import (
     BuildNotTested,
-    CutIsOlder,
     RawIsBehind,
     TopicWasRecreated,
     build_path,
@@ -383,11 +382,22 @@ def test_incremental_builds_end_in_the_same_state_as_one_of_the_whole_log(staged
         assert state(table) == rows, table
 
 
-def test_a_cut_that_ends_before_the_build_is_refused(staged: Lake) -> None:
-    cut = staged.cut()
-    offsets = cut.offsets | {"merchants": {0: 1}}
-    with builder(staged.settings), pytest.raises(CutIsOlder, match="merchants"):
-        prepare_build(staged.settings, replace(cut, offsets=offsets))
+def test_a_run_whose_cut_another_run_has_overtaken_builds_on_the_newer_cut(staged: Lake) -> None:
+    with builder(staged.settings):
+        newer = prepare_build(staged.settings, staged.cut())
+        changes = rows_of_build(staged.settings, "select count(*) from raw.merchants")
+        overtaken = replace(newer, id="overtaken", offsets=newer.offsets | {"merchants": {0: 1}})
+        assert prepare_build(staged.settings, overtaken) == newer
+        assert rows_of_build(staged.settings, "select count(*) from raw.merchants") == changes
+        assert rows_of_build(staged.settings, "select cut_id from meta.build") == [(newer.id,)]
+
+
+def test_a_run_goes_on_with_its_own_cut_when_that_is_newer_than_the_build(staged: Lake) -> None:
+    with builder(staged.settings):
+        prepare_build(staged.settings, staged.cut())
+        newer = staged.cut()
+        assert prepare_build(staged.settings, newer) == newer
+        assert rows_of_build(staged.settings, "select cut_id from meta.build") == [(newer.id,)]
 
 
 def test_a_cut_that_raw_does_not_reach_is_refused(staged: Lake) -> None:
