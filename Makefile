@@ -12,7 +12,7 @@ down: .env
 	@$(RUN) stripe-platform down
 
 test: $(UV)
-	@$(RUN) pytest
+	@$(RUN) pytest --numprocesses 2 --dist loadfile --durations 15
 
 check: $(UV)
 	@$(RUN) ruff check .

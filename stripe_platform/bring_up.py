@@ -10,9 +10,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from stripe_platform.cdc.connector import register
 from stripe_platform.cdc.offsets import last_stable_offsets
 from stripe_platform.errors import StripePlatformError
-from stripe_platform.local.stack import start, start_dagster
+from stripe_platform.local.dagster import DAGSTER
+from stripe_platform.local.ports import check_ports
+from stripe_platform.local.stack import server_states, start, start_dagster
 from stripe_platform.oltp.importer import ImportReport, import_payments
-from stripe_platform.oltp.migrate import migrate
 from stripe_platform.oltp.sample import write_sample
 from stripe_platform.oltp.table_state import bring_up_to_date
 from stripe_platform.oltp.tables import TABLES_BY_NAME
@@ -36,14 +37,20 @@ def bring_up(settings: Settings, *, empty: bool, console: Console) -> None:
     """
     with _progress() as progress:
         task = progress.add_task("starting", total=None)
+        if not empty:
+            _check_dagster_port(settings)
         start(settings, progress=lambda step: progress.update(task, description=step))
         settings = load_settings()  # the first start has made the secrets
         write_instance_config(settings)
         progress.update(task, description="migrating, registering the connector")
-        _set_up(settings)
+        for _ in bring_up_to_date(settings, ()):
+            pass
+        register(settings)
         if not empty:
             _import_sample(settings, progress)
             if not _marts_are_current(settings):
+                progress.update(task, description="counting the tables")
+                _run(settings, "set_up")
                 progress.update(task, description="moving the payments to the marts")
                 _run(settings, "oltp_to_warehouse")
             progress.update(task, description="starting Dagster")
@@ -75,14 +82,10 @@ def _summary(report: ImportReport) -> str:
     )
 
 
-def _set_up(settings: Settings) -> None:
-    """Run the job where a migration was pending, so that Dagster knows the tables; else only look after them."""
-    if migrate(settings).applied:
-        _run(settings, "set_up")
-        return
-    for _ in bring_up_to_date(settings, ()):
-        pass
-    register(settings)
+def _check_dagster_port(settings: Settings) -> None:
+    """Fail now rather than after minutes of work, when Dagster could not listen in the end."""
+    if not any(server.name == DAGSTER.name and server.pid for server in server_states(settings)):
+        check_ports(DAGSTER, settings)
 
 
 def _import_sample(settings: Settings, progress: Progress) -> None:

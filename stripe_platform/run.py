@@ -2,8 +2,11 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
 import dagster as dg
 
@@ -46,4 +49,20 @@ def run_job(settings: Settings, name: str, *, log_level: str = "INFO") -> bool:
     with instance_of(settings) as instance:
         job = defs.resolve_job_def(name)
         logging = {"loggers": {"console": {"config": {"log_level": log_level}}}}
-        return job.execute_in_process(run_config=logging, instance=instance, raise_on_error=False).success
+        with _ended_like_by_keyboard():
+            return job.execute_in_process(run_config=logging, instance=instance, raise_on_error=False).success
+
+
+@contextmanager
+def _ended_like_by_keyboard() -> Iterator[None]:
+    """A closed terminal or a time limit ends the run as Ctrl-C does: recorded as failed, not as running for ever."""
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

@@ -15,8 +15,16 @@ from stripe_platform.errors import StripePlatformError
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _absolute(path: Path) -> Path:
+    if "@ROOT@" in str(path):
+        raise ValueError("replace @ROOT@ in .env by the project's folder, or delete .env and run `make up`")
+    return (PROJECT_ROOT / path.expanduser()).resolve()
+
+
 # A relative home means the same folder from wherever the command is typed.
-Home = Annotated[Path, AfterValidator(lambda path: (PROJECT_ROOT / path.expanduser()).resolve())]
+Home = Annotated[Path, AfterValidator(_absolute)]
 
 
 class WarehouseEngine(StrEnum):

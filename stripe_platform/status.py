@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import duckdb
+import psycopg
+from deltalake.exceptions import DeltaError
 from pydantic import BaseModel
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -139,7 +141,8 @@ def major_units(amount: int, exponent: int) -> str:
 def _or_none(read: Callable[[], T]) -> T | None:
     try:
         return read()
-    except (StripePlatformError, duckdb.Error):
+    # Some part is not there yet, or not any more: that is what a status shall show.
+    except (StripePlatformError, duckdb.Error, psycopg.Error, DeltaError):
         return None
 
 

@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: the command line as a user calls it, and the published payments."""
+"""What the end-to-end tests share: the command line as a user calls it, and a file of payments."""
 
 import csv
 import io
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from stripe_platform.local.environment import environment
+from stripe_platform.oltp.sample import write_sample
 from stripe_platform.settings import PROJECT_ROOT, Settings
 
 COMMAND_LIMIT_S = 240
@@ -50,9 +51,11 @@ def command_line() -> Callable[[Settings], CommandLine]:
 
 
 @pytest.fixture(scope="session")
-def published_payments() -> Path:
-    """The first 20,000 payments of the Fraud Detection Handbook; they are beside the checkout in CI only."""
-    path = PROJECT_ROOT.parent / "shared" / "data" / "handbook_payments_20k.parquet"
-    if not path.exists():
-        pytest.skip(f"the published payments are missing: no {path.name} in {path.parent}")
-    return path
+def payments_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20,000 payments: published ones where they lie beside the checkout, as in CI; else as many of our own."""
+    published = PROJECT_ROOT.parent / "shared" / "data" / "handbook_payments_20k.parquet"
+    if published.exists():
+        return published
+    own = tmp_path_factory.mktemp("payments") / "payments.parquet"
+    write_sample(own, payments=20_000)
+    return own

@@ -1,24 +1,18 @@
 """Every kind of change, from PostgreSQL to staging, compared row by row."""
 
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from stripe_platform.cdc.connector import register
-from stripe_platform.local.environment import environment
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.migrate import migrate
-from stripe_platform.settings import PROJECT_ROOT, Settings
+from stripe_platform.settings import Settings
 
 TRANSACTIONS = 200
 OPEN_AT_ONCE = 40
@@ -128,43 +122,3 @@ def test_updates_deletes_and_large_values_that_did_not_change_end_as_in_postgres
         postgres.commit()
     first_start("run", "oltp_to_warehouse")
     _assert_staging_is_postgres(first_start)
-
-
-def test_a_row_inserted_by_hand_reaches_the_mart_under_dagster_dev_alone(first_start: Any) -> None:
-    settings = first_start.settings
-    dagster = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml"),
-            *("-h", "127.0.0.1", "-p", str(settings.dagster_port)),
-        ],
-        cwd=PROJECT_ROOT,
-        env={**os.environ, **environment(settings), "DAGSTER_HOME": str(settings.dagster_home)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        first_start(
-            "psql",
-            "INSERT INTO charges (merchant_id, amount, amount_captured, currency, status, captured, paid) "
-            "SELECT id, 4242, 4242, 'eur', 'succeeded', true, true FROM merchants LIMIT 1",
-        )
-        _until_in_mart(first_start)
-    finally:
-        # Interrupted as from a keyboard: it stays up after a SIGTERM.
-        dagster.send_signal(signal.SIGINT)
-        try:
-            dagster.wait(timeout=30)
-        finally:
-            os.killpg(dagster.pid, signal.SIGKILL) if dagster.poll() is None else None
-
-
-@retry(
-    retry=retry_if_exception_type(AssertionError),
-    stop=stop_after_delay(180),
-    wait=wait_fixed(2),
-    reraise=True,
-)
-def _until_in_mart(line: Any) -> None:
-    found = line.rows("select count(*) as charges from marts.fact_charges where amount = 4242")
-    assert found == [{"charges": "1"}]

@@ -40,7 +40,8 @@ def test_the_graph_is_what_the_snapshot_says(
         },
         "checks": sorted(f"{key.asset_key.to_user_string()}: {key.name}" for key in graph.asset_check_keys),
         "jobs": sorted(job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")),
-        "sensors": {sensor.name: sensor.default_status.value for sensor in defs.get_repository_def().sensor_defs},
+        "sensors": {each.name: each.default_status.value for each in defs.get_repository_def().sensor_defs},
+        "schedules": {each.name: each.cron_schedule for each in defs.get_repository_def().schedule_defs},
     } == snapshot
 
 
@@ -64,7 +65,7 @@ def test_a_captured_table_is_followed_by_its_noun_from_oltp_to_staging(
         )
 
 
-def test_every_asset_has_its_column_schema_in_the_graph(specs: dict[str, dg.AssetSpec]) -> None:
+def test_every_mart_shows_its_columns_before_it_was_ever_built(specs: dict[str, dg.AssetSpec]) -> None:
     for key, spec in specs.items():
         if key.startswith("marts/"):
             assert "dagster/column_schema" in spec.metadata, key
