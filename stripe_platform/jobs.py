@@ -2,6 +2,15 @@
 
 import dagster as dg
 
+# A sensor asks for no run beside one that is still on its way.
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
 # One process for all steps: a step process of its own costs about ten seconds here, for loading the definitions.
 # dbt runs as a command of its own, so no step keeps the DuckDB file open (docs/adr/0004-one-process-per-run.md).
 set_up = dg.define_asset_job(

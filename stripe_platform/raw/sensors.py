@@ -9,6 +9,7 @@ import dagster as dg
 
 from stripe_platform.cdc.offsets import last_stable_offsets
 from stripe_platform.errors import StripePlatformError
+from stripe_platform.jobs import UNFINISHED
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.raw import lag
 from stripe_platform.raw.assets import raw_key
@@ -18,14 +19,6 @@ from stripe_platform.settings import Settings
 MANY_MESSAGES = 5_000
 # With the sensor's interval and the run's start, a change is in the log some 15 s after its commit.
 LONG_UNREAD = timedelta(seconds=5)
-
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 # Checks scan whole logs: they run with `oltp_to_warehouse`, not with every drain.
 drain_raw = dg.define_asset_job(

@@ -6,7 +6,7 @@ import dagster as dg
 
 from stripe_platform.cdc.offsets import last_stable_offsets
 from stripe_platform.errors import StripePlatformError
-from stripe_platform.jobs import oltp_to_warehouse
+from stripe_platform.jobs import UNFINISHED, oltp_to_warehouse
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.build import published_cut
@@ -15,13 +15,6 @@ from stripe_platform.warehouse.build import published_cut
 MIN_AGE = timedelta(seconds=60)
 # A failing test fails again on the same data; somebody has to look first.
 WAIT_AFTER_FAILURE = timedelta(minutes=10)
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 @dg.sensor(job=oltp_to_warehouse, minimum_interval_seconds=15, default_status=dg.DefaultSensorStatus.RUNNING)

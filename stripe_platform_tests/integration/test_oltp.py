@@ -603,7 +603,11 @@ def test_cdc_reads_every_column_that_is_published(as_cdc: Connection) -> None:
 @pytest.mark.parametrize(
     "statement",
     [
-        *(f"SELECT {column} FROM payments.{table}" for table, names in personal_columns().items() for column in names),
+        *(
+            f"SELECT {column} FROM payments.{table}"
+            for table, names in personal_columns().items()
+            for column in sorted(names)
+        ),
         "SELECT * FROM payments.customers",
         "SELECT * FROM payments.charges_default",
         "SELECT * FROM payments.imported_payments",
