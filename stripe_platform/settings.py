@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from psycopg.conninfo import make_conninfo
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stripe_platform.environment import Environment
@@ -14,7 +14,11 @@ from stripe_platform.errors import StripePlatformError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
-Port = Annotated[int, Field(ge=1, le=65535)]
+DEFAULT_KAFKA_PORT = 9092
+CONTROLLER_PORT_DISTANCE = 10_000
+HIGHEST_PORT = 65_535
+
+Port = Annotated[int, Field(ge=1, le=HIGHEST_PORT)]
 
 
 def _absolute(path: Path) -> Path:
@@ -70,14 +74,25 @@ class Settings(BaseSettings):
     toast_placeholder: SecretStr | None = None
 
     kafka_host: str = "127.0.0.1"
-    kafka_port: Port = 9092
-    kafka_controller_port: Port = 9093
+    kafka_port: Port = DEFAULT_KAFKA_PORT
+    # Kafka's own, for nobody else: far from KAFKA_PORT unless set, as ports of one stack are often neighbours.
+    kafka_controller_port: Port = DEFAULT_KAFKA_PORT + CONTROLLER_PORT_DISTANCE
     connect_host: str = "127.0.0.1"
     connect_port: Port = 8083
     mongodb_host: str = "127.0.0.1"
     mongodb_port: Port = 27017
     dagster_port: Port = 3000
     api_port: Port = 8000
+
+    @model_validator(mode="before")
+    @classmethod
+    def _controller_port_follows_kafka_port(cls, values: dict[str, object]) -> dict[str, object]:
+        kafka_port = str(values.get("kafka_port", DEFAULT_KAFKA_PORT))
+        if "kafka_controller_port" in values or not kafka_port.isdigit():
+            return values
+        above = int(kafka_port) + CONTROLLER_PORT_DISTANCE
+        below = int(kafka_port) - CONTROLLER_PORT_DISTANCE
+        return values | {"kafka_controller_port": above if above <= HIGHEST_PORT else below}
 
     @property
     def home(self) -> Path:

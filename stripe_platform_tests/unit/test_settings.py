@@ -30,8 +30,20 @@ def test_the_example_file_leaves_the_environment_in_force_when_dagster_reads_it_
 def test_the_example_file_names_every_port_and_nothing_unknown() -> None:
     lines = [line for line in (PROJECT_ROOT / ".env.example").read_text().splitlines() if "=" in line]
     named = {line.split("=", 1)[0].lower() for line in lines if not line.startswith("#")}
-    assert {name for name in Settings.model_fields if name.endswith("_port")} <= named
+    derived = {"kafka_controller_port"}
+    assert {name for name in Settings.model_fields if name.endswith("_port")} - derived <= named
     assert named - {"dagster_home"} <= set(Settings.model_fields)
+
+
+@pytest.mark.parametrize(("kafka", "controller"), [(9092, 19092), (21001, 31001), (60000, 50000)])
+def test_the_controllers_port_follows_kafkas_but_stays_away_from_its_neighbours(
+    monkeypatch: pytest.MonkeyPatch, kafka: int, controller: int
+) -> None:
+    monkeypatch.setenv("KAFKA_PORT", str(kafka))
+    monkeypatch.delenv("KAFKA_CONTROLLER_PORT", raising=False)
+    assert Settings(_env_file=None).kafka_controller_port == controller
+    monkeypatch.setenv("KAFKA_CONTROLLER_PORT", "9093")
+    assert Settings(_env_file=None).kafka_controller_port == 9093
 
 
 def test_an_unknown_environment_or_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
