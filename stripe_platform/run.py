@@ -36,11 +36,12 @@ def instance_of(settings: Settings) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def run_job(settings: Settings, name: str, *, log_level: str = "INFO") -> bool:
-    """Execute the job `name` in this process, recorded in the stack's instance; true when it succeeded.
+# Dagster's own default, DEBUG, writes every event of every step.
+LOGGING = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
 
-    Dagster's log goes to stderr from `log_level` on.
-    """
+
+def run_job(settings: Settings, name: str) -> bool:
+    """Execute the job `name` in this process, recorded in the stack's instance; true when it succeeded."""
     from stripe_platform.definitions import defs  # seconds to load: only who runs a job pays
 
     known = sorted(job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__"))
@@ -48,9 +49,8 @@ def run_job(settings: Settings, name: str, *, log_level: str = "INFO") -> bool:
         raise UnknownJob(name, known)
     with instance_of(settings) as instance:
         job = defs.resolve_job_def(name)
-        logging = {"loggers": {"console": {"config": {"log_level": log_level}}}}
         with _ended_like_by_keyboard():
-            return job.execute_in_process(run_config=logging, instance=instance, raise_on_error=False).success
+            return job.execute_in_process(run_config=LOGGING, instance=instance, raise_on_error=False).success
 
 
 @contextmanager
