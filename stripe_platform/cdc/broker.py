@@ -51,6 +51,11 @@ def _admin(configuration: tuple[tuple[str, str | int | float | bool], ...]) -> A
     return AdminClient(dict(configuration))
 
 
+def _forget_admin() -> None:
+    # A client that outlives its broker asks for ever with the leader epochs of before (FENCED_LEADER_EPOCH).
+    _admin.cache_clear()
+
+
 @contextmanager
 def named_errors(settings: Settings, what: str) -> Iterator[None]:
     """Turn the client's errors into ours; `what` names the topics that were asked about."""
@@ -60,6 +65,8 @@ def named_errors(settings: Settings, what: str) -> Iterator[None]:
         error = failure.args[0]
         if error.code() in UNKNOWN:
             raise TopicMissing(what) from failure
+        _forget_admin()
         raise BrokerUnavailable(settings.kafka_bootstrap, f"{error.name()} ({error.str()})") from failure
     except TimeoutError as failure:
+        _forget_admin()
         raise BrokerUnavailable(settings.kafka_bootstrap, "no answer in time") from failure
