@@ -11,6 +11,10 @@
         _streamed_lsn  the highest LSN streamed for the key
     A truncate has no key: it is kept as a row whose key is null, one per partition. As no row ever leaves the table,
     the highest offset per partition is the position up to which the change log is taken in.
+
+    A gap (`_op` is 'g', no key, no LSN; `stripe_platform/raw/recovery.py` writes it) says that changes of its partition
+    were lost below its offset: no row known before it counts any more, and no unchanged value is carried across it. It
+    shares the row of the truncates, whose LSN it leaves as it is.
 -#}
 {% macro latest_state(table, key) -%}
 {{ config(
@@ -27,6 +31,7 @@
 {%- set incremental = is_incremental() -%}
 {#- A column that is new in the log is not in the state yet: dbt adds it after this query. -#}
 {%- set stored = column_names(this) if incremental else [] -%}
+{%- if incremental %}{% do widen_columns(this, log) %}{% endif -%}
 
 with changes as not materialized (
     select
@@ -37,8 +42,17 @@ with changes as not materialized (
     where {{ past_position(this) if incremental else 'true' }}
 ),
 
+-- Where each partition's gaps end.
+gaps as (
+    select _partition, _offset from changes where _op = 'g'
+),
+
+last_gap as (
+    select _partition, max(_offset) as _offset from gaps group by _partition
+),
+
 {% if incremental -%}
--- What is known already: of every key that has changes, and of rows that a new truncate empties.
+-- What is known already: of every key that has changes, and of rows that a new truncate or gap empties.
 known_before as (
     select state.*
     from {{ this }} as state
@@ -51,9 +65,10 @@ known_before as (
         from changes
         where changes._op = 't'
     ) as truncated
+    left join last_gap on state._partition = last_gap._partition
     where
         not state._deleted
-        and {{ is_truncated('state') }}
+        and ({{ is_truncated('state') }} or {{ is_before_gap('state._offset') }})
         and not exists (select 1 from changes where {{ same_key('state', 'changes', key) }})
 ),
 
@@ -93,7 +108,7 @@ judged as (
 winners as (
     select
         {{ keys }}, _partition,
-        max(_offset) filter (where not is_stale) as winning_offset,
+        coalesce(max(_offset) filter (where not is_stale and _op <> 'g'), max(_offset)) as winning_offset,
         max(_offset) filter (where not is_stale and _op = 'd') as deleted_offset,
         max(_offset) as seen_offset,
         max(_streamed_lsn) as streamed_lsn
@@ -116,13 +131,16 @@ truncated as (
 -- The keys whose winning change leaves out a column that did not change.
 incomplete as (
     select
-        {{ qualified('winners', key) }}, winners._partition, winners.deleted_offset
+        {{ qualified('winners', key) }}, winners._partition,
+        greatest(winners.deleted_offset, max(gaps._offset)) as unknown_offset
     from winners
     inner join changes on winners._partition = changes._partition and winners.winning_offset = changes._offset
+    left join gaps on winners._partition = gaps._partition and gaps._offset < winners.winning_offset
     where len(changes._unchanged) > 0
+    group by {{ qualified('winners', key) }}, winners._partition, winners.deleted_offset
 ),
 
--- The last value known of each of their columns since the key was last deleted.
+-- The last value known of each of their columns since the key was last deleted or changes were lost.
 last_known as (
     select
         {{ qualified('events', key) }}, events._partition
@@ -136,7 +154,7 @@ last_known as (
     where
         not judged.is_stale
         and events._op not in ('d', 't')
-        and events._offset > coalesce(incomplete.deleted_offset, -1)
+        and events._offset > coalesce(incomplete.unknown_offset, -1)
     group by {{ qualified('events', key) }}, events._partition
 ),
 
@@ -152,7 +170,11 @@ latest as (
         events.{{ column }},
         {%- endif %}
         {%- endfor %}
-        (events._op in ('d', 't') or {{ is_truncated('events') }}) as _deleted,
+        (
+            events._op in ('d', 't', 'g')
+            or {{ is_truncated('events') }}
+            or {{ is_before_gap('winners.winning_offset') }}
+        ) as _deleted,
         winners._partition,
         winners.seen_offset as _offset,
         events._lsn,
@@ -161,6 +183,7 @@ latest as (
     from events
     inner join winners on events._partition = winners._partition and events._offset = winners.winning_offset
     cross join truncated
+    left join last_gap on events._partition = last_gap._partition
     {%- if large %}
     left join last_known on {{ same_key('events', 'last_known', key) }}
     {%- endif %}
@@ -204,6 +227,23 @@ select * from latest
     {{ '(' ~ (predicates | join(' or ') or 'true') ~ ')' }}
 {%- endmacro %}
 
+{#- A column whose type in the log was widened is widened here too, before wider values come. -#}
+{% macro widen_columns(state, log) -%}
+    {%- if execute -%}
+        {%- set types = {} -%}
+        {%- for column in adapter.get_columns_in_relation(log) -%}
+            {%- do types.update({column.name: column.dtype}) -%}
+        {%- endfor -%}
+        {%- for column in adapter.get_columns_in_relation(state) -%}
+            {%- if types.get(column.name, column.dtype) != column.dtype -%}
+                {%- do run_query(
+                    'alter table ' ~ state ~ ' alter column ' ~ column.quoted ~ ' type ' ~ types[column.name]
+                ) -%}
+            {%- endif -%}
+        {%- endfor -%}
+    {%- endif -%}
+{%- endmacro %}
+
 {#- The highest offset taken in, per partition. -#}
 {% macro positions_of(state) -%}
     {%- set positions = {} -%}
@@ -226,6 +266,10 @@ select * from latest
 {#- A row read by an incremental snapshot has no LSN: its time decides. -#}
 {% macro is_truncated(relation) -%}
     coalesce({{ relation }}._lsn < truncated.lsn, {{ relation }}._committed_at < truncated.committed_at, false)
+{%- endmacro %}
+
+{% macro is_before_gap(offset) -%}
+    coalesce({{ offset }} < last_gap._offset, false)
 {%- endmacro %}
 
 {% macro is_known(relation, column) -%}

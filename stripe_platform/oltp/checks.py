@@ -43,8 +43,65 @@ def charges_disputed_equals_disputes(settings: dg.ResourceParam[Settings]) -> dg
 
 @dg.asset_check(
     asset=["oltp", "balance_transactions"],
-    additional_deps=[["oltp", "charges"], ["oltp", "refunds"], ["oltp", "disputes"]],
+    additional_deps=[["oltp", "charges"], ["oltp", "refunds"], ["oltp", "disputes"], ["oltp", "payouts"]],
 )
 def movements_have_their_source(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
-    """Money that moved for a charge, refund or dispute that does not exist cannot be explained to a merchant."""
+    """Money that moved for a charge, refund, dispute or payout that is not there cannot be explained to a merchant."""
     return _verdict(settings, ledger.movements_without_source)
+
+
+@dg.asset_check(asset=["oltp", "charges"], additional_deps=[["oltp", "balance_transactions"]])
+def captured_charges_are_in_the_ledger(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """A payment that was taken and is not in the ledger is never paid out to its merchant."""
+    return _verdict(settings, ledger.captured_charges_without_movement)
+
+
+@dg.asset_check(asset=["oltp", "charges"], additional_deps=[["oltp", "payment_intents"]])
+def charges_agree_with_their_intent(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """A try in another currency, or for another merchant, takes what the customer did not agree to."""
+    return _verdict(settings, ledger.charges_unlike_their_intent)
+
+
+@dg.asset_check(asset=["oltp", "payment_intents"], additional_deps=[["oltp", "charges"]])
+def amount_received_was_captured(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """A merchant ships by the intent: it must say what its charges took, neither more nor less."""
+    return _verdict(settings, ledger.intents_with_miscounted_receipts)
+
+
+@dg.asset_check(asset=["oltp", "customers"], additional_deps=[["oltp", "charges"]])
+def deleted_customers_pay_no_more(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """A charge after the customer left was taken without their leave."""
+    return _verdict(settings, ledger.charges_after_their_customer_left)
+
+
+@dg.asset_check(asset=["oltp", "invoices"], additional_deps=[["oltp", "invoice_lines"]])
+def invoice_lines_add_up_to_the_subtotal(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """A customer who adds up the lines must come to what they are asked to pay."""
+    return _verdict(settings, ledger.invoices_with_miscounted_lines)
+
+
+@dg.asset_check(asset=["oltp", "fee_details"], additional_deps=[["oltp", "balance_transactions"]])
+def fee_details_add_up_to_the_fee(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """A fee that its parts do not explain cannot be billed to a merchant."""
+    return _verdict(settings, ledger.fees_with_miscounted_details)
+
+
+@dg.asset_check(asset=["oltp", "payouts"], additional_deps=[["oltp", "balance_transactions"]])
+def payouts_are_their_movements(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """A merchant reconciles a payout to its movements: a difference is money sent without the ledger, or against it."""
+    return _verdict(settings, ledger.payouts_with_miscounted_movements)
+
+
+@dg.asset_check(asset=["oltp", "payouts"], additional_deps=[["oltp", "balance_transactions"]])
+def payouts_are_in_the_ledger(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """A payout that the ledger does not take off the balance is paid out a second time."""
+    return _verdict(settings, ledger.payouts_without_movement)
+
+
+@dg.asset_check(
+    asset=["oltp", "disputes"],
+    additional_deps=[["oltp", "dispute_balance_transactions"], ["oltp", "balance_transactions"]],
+)
+def disputes_have_their_movements(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """A won dispute whose money did not come back, or one whose rows go the wrong way, costs somebody the amount."""
+    return _verdict(settings, ledger.disputes_with_wrong_movements)

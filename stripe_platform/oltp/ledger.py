@@ -30,8 +30,114 @@ FROM payments.balance_transactions AS movement
 LEFT JOIN payments.charges AS charge ON movement.source_type = 'charge' AND charge.id = movement.source_id
 LEFT JOIN payments.refunds AS refund ON movement.source_type = 'refund' AND refund.id = movement.source_id
 LEFT JOIN payments.disputes AS dispute ON movement.source_type = 'dispute' AND dispute.id = movement.source_id
-WHERE movement.source_type IN ('charge', 'refund', 'dispute')
-    AND coalesce(charge.id, refund.id, dispute.id) IS NULL
+LEFT JOIN payments.payouts AS payout ON movement.source_type = 'payout' AND payout.id = movement.source_id
+WHERE movement.source_type IN ('charge', 'refund', 'dispute', 'payout')
+    AND coalesce(charge.id, refund.id, dispute.id, payout.id) IS NULL
+""")
+_UNRECORDED_CHARGES = sql.SQL("""
+SELECT count(*)
+FROM payments.charges AS charge
+WHERE charge.amount_captured > 0
+    AND NOT EXISTS (
+        SELECT FROM payments.balance_transactions AS movement
+        WHERE movement.source_type = 'charge' AND movement.source_id = charge.id
+    )
+""")
+_CHARGES_UNLIKE_THEIR_INTENT = sql.SQL("""
+SELECT count(*)
+FROM payments.charges AS charge
+INNER JOIN payments.payment_intents AS intent ON intent.id = charge.payment_intent_id
+WHERE charge.currency <> intent.currency OR charge.merchant_id <> intent.merchant_id
+""")
+_MISCOUNTED_INTENTS = sql.SQL("""
+SELECT count(*)
+FROM payments.payment_intents AS intent
+LEFT JOIN (
+    SELECT payment_intent_id, sum(amount_captured) AS amount
+    FROM payments.charges
+    WHERE payment_intent_id IS NOT NULL
+    GROUP BY payment_intent_id
+) AS captured ON captured.payment_intent_id = intent.id
+WHERE intent.amount_received <> coalesce(captured.amount, 0)
+""")
+_CHARGES_OF_THE_DELETED = sql.SQL("""
+SELECT count(*)
+FROM payments.charges AS charge
+INNER JOIN payments.customers AS customer ON customer.id = charge.customer_id
+WHERE charge.created > customer.deleted_at
+""")
+_MISCOUNTED_INVOICES = sql.SQL("""
+SELECT count(*)
+FROM payments.invoices AS invoice
+LEFT JOIN (
+    SELECT invoice_id, sum(amount) AS amount, min(currency) AS currency, max(currency) AS other_currency
+    FROM payments.invoice_lines
+    GROUP BY invoice_id
+) AS lines ON lines.invoice_id = invoice.id
+WHERE invoice.subtotal <> coalesce(lines.amount, 0)
+    OR lines.currency <> invoice.currency OR lines.other_currency <> invoice.currency
+""")
+_MISCOUNTED_FEES = sql.SQL("""
+SELECT count(*)
+FROM payments.balance_transactions AS movement
+INNER JOIN (
+    SELECT balance_transaction_id, balance_transaction_created, sum(amount) AS amount,
+        min(currency) AS currency, max(currency) AS other_currency
+    FROM payments.fee_details
+    GROUP BY balance_transaction_id, balance_transaction_created
+) AS parts
+    ON parts.balance_transaction_id = movement.id AND parts.balance_transaction_created = movement.created
+WHERE movement.fee <> parts.amount OR parts.currency <> movement.currency OR parts.other_currency <> movement.currency
+""")
+# A movement that the payout itself made, out of the balance or back into it, is none of those that it pays out.
+_MISCOUNTED_PAYOUTS = sql.SQL("""
+SELECT count(*)
+FROM payments.payouts AS payout
+LEFT JOIN (
+    SELECT payout.id, sum(movement.net) AS net,
+        bool_or(movement.merchant_id <> payout.merchant_id OR movement.currency <> payout.currency) AS has_foreign
+    FROM payments.balance_transactions AS movement
+    INNER JOIN payments.payouts AS payout ON payout.id = movement.payout_id
+    WHERE movement.source_id IS DISTINCT FROM payout.id
+    GROUP BY payout.id
+) AS paid_out ON paid_out.id = payout.id
+WHERE payout.reconciliation_status <> 'not_applicable'
+    AND (payout.amount <> coalesce(paid_out.net, 0) OR paid_out.has_foreign)
+""")
+_UNRECORDED_PAYOUTS = sql.SQL("""
+SELECT count(*)
+FROM payments.payouts AS payout
+LEFT JOIN payments.balance_transactions AS own
+    ON own.id = payout.balance_transaction_id AND own.created = payout.balance_transaction_created
+    AND own.type = 'payout' AND own.source_id = payout.id AND own.currency = payout.currency
+LEFT JOIN (
+    SELECT source_id, sum(amount) AS amount
+    FROM payments.balance_transactions
+    WHERE source_type = 'payout' AND type IN ('payout', 'payout_failure', 'payout_cancel')
+    GROUP BY source_id
+) AS moved ON moved.source_id = payout.id
+WHERE own.id IS NULL
+    OR moved.amount <> CASE WHEN payout.status IN ('failed', 'canceled') THEN 0 ELSE -payout.amount END
+""")
+_UNEXPLAINED_DISPUTES = sql.SQL("""
+SELECT count(*)
+FROM payments.disputes AS dispute
+LEFT JOIN (
+    SELECT link.dispute_id,
+        bool_or(link.kind = 'withdrawn') AS withdrawn,
+        bool_or(link.kind = 'reinstated') AS reinstated,
+        bool_or(
+            movement.source_id IS DISTINCT FROM link.dispute_id
+            OR sign(movement.amount) = CASE link.kind WHEN 'withdrawn' THEN 1 ELSE -1 END
+        ) AS has_wrong
+    FROM payments.dispute_balance_transactions AS link
+    INNER JOIN payments.balance_transactions AS movement
+        ON movement.id = link.balance_transaction_id AND movement.created = link.balance_transaction_created
+    GROUP BY link.dispute_id
+) AS moved ON moved.dispute_id = dispute.id
+WHERE moved.has_wrong
+    OR coalesce(moved.reinstated, FALSE) <> (dispute.status = 'won')
+    OR (dispute.status IN ('won', 'lost') AND moved.withdrawn IS NOT TRUE)
 """)
 
 
@@ -51,8 +157,64 @@ def charges_with_mismarked_disputes(connection: psycopg.Connection) -> int:
 
 
 def movements_without_source(connection: psycopg.Connection) -> int:
-    """Balance transactions that name a charge, refund or dispute that is not there."""
+    """Balance transactions that name a charge, refund, dispute or payout that is not there."""
     return _count(connection, _UNFOUNDED_MOVEMENTS)
+
+
+def captured_charges_without_movement(connection: psycopg.Connection) -> int:
+    """Charges that captured money of which the ledger knows nothing; an authorization alone moves none."""
+    return _count(connection, _UNRECORDED_CHARGES)
+
+
+def charges_unlike_their_intent(connection: psycopg.Connection) -> int:
+    """Charges in another currency, or for another merchant, than the payment intent that they are a try of."""
+    return _count(connection, _CHARGES_UNLIKE_THEIR_INTENT)
+
+
+def intents_with_miscounted_receipts(connection: psycopg.Connection) -> int:
+    """Payment intents whose `amount_received` is not what their charges captured."""
+    return _count(connection, _MISCOUNTED_INTENTS)
+
+
+def charges_after_their_customer_left(connection: psycopg.Connection) -> int:
+    """Charges created later than the `deleted_at` of their customer."""
+    return _count(connection, _CHARGES_OF_THE_DELETED)
+
+
+def invoices_with_miscounted_lines(connection: psycopg.Connection) -> int:
+    """Invoices whose `subtotal` is not the sum of their lines, or that have lines in another currency."""
+    return _count(connection, _MISCOUNTED_INVOICES)
+
+
+def fees_with_miscounted_details(connection: psycopg.Connection) -> int:
+    """Balance transactions with fee details that do not add up to the fee, or are in another currency."""
+    return _count(connection, _MISCOUNTED_FEES)
+
+
+def payouts_with_miscounted_movements(connection: psycopg.Connection) -> int:
+    """Payouts whose amount is not the net of the movements that name them, or that pay out another's movements.
+
+    A failed or canceled payout keeps its movements: what it gives back is a movement of its own, which a later
+    payout pays out. One whose `reconciliation_status` is not_applicable was asked for as an amount, not made of
+    movements.
+    """
+    return _count(connection, _MISCOUNTED_PAYOUTS)
+
+
+def payouts_without_movement(connection: psycopg.Connection) -> int:
+    """Payouts that do not name their own ledger row, or whose rows do not take the amount off the balance.
+
+    Of a failed or canceled one the rows take nothing: it went out and came back (payout_failure, payout_cancel).
+    """
+    return _count(connection, _UNRECORDED_PAYOUTS)
+
+
+def disputes_with_wrong_movements(connection: psycopg.Connection) -> int:
+    """Disputes whose withdrawal adds or reinstatement takes, whose ledger rows are another's, or whose end is not told.
+
+    A decided dispute has withdrawn money, and exactly a won one has reinstated it.
+    """
+    return _count(connection, _UNEXPLAINED_DISPUTES)
 
 
 def _count(connection: psycopg.Connection, query: sql.SQL | sql.Composed) -> int:

@@ -1,4 +1,4 @@
-"""What Debezium may see: the role `cdc`, its column grants, and the publication, all derived from the catalog."""
+"""What Debezium may see and do: the role `cdc`, its grants, and the publication, all derived from the catalog."""
 
 from collections.abc import Mapping
 
@@ -12,8 +12,13 @@ from stripe_platform.settings import Settings
 
 PUBLICATION = "stripe_platform"
 CDC_ROLE = "cdc"
+# Where the connector is asked for snapshots, and where it marks the bounds of their chunks itself.
+SIGNALS_SCHEMA = "cdc"
+SIGNALS_TABLE = "signals"
 
-_PublishedColumns = Mapping[str, tuple[str, ...]]
+# By schema and name; without columns: the whole table.
+_Published = dict[tuple[str, str], tuple[str, ...]]
+_SIGNALS = (SIGNALS_SCHEMA, SIGNALS_TABLE)
 
 
 def ensure_replication(connection: psycopg.Connection, settings: Settings) -> bool:
@@ -23,7 +28,7 @@ def ensure_replication(connection: psycopg.Connection, settings: Settings) -> bo
     server as a SCRAM verifier, so that no log of statements holds it.
     """
     with connection.transaction():
-        wanted = _names(captured_columns(connection))
+        wanted = _published(connection, captured_columns(connection))
         changed = [
             _ensure_role(connection, settings),
             _ensure_grants(connection, wanted),
@@ -42,13 +47,16 @@ def refresh_replication(connection: psycopg.Connection) -> None:
         [PUBLICATION, CDC_ROLE],
     ).fetchone()
     if exist is not None:
-        wanted = _names(without_personal(all_columns(connection), personal_columns()))
+        wanted = _published(connection, without_personal(all_columns(connection), personal_columns()))
         _ensure_grants(connection, wanted)
         _ensure_publication(connection, wanted)
 
 
-def _names(columns: Mapping[str, tuple[Column, ...]]) -> dict[str, tuple[str, ...]]:
-    return {table: tuple(column.name for column in listed) for table, listed in columns.items()}
+def _published(connection: psycopg.Connection, columns: Mapping[str, tuple[Column, ...]]) -> _Published:
+    wanted: _Published = {(SCHEMA, table): tuple(column.name for column in listed) for table, listed in columns.items()}
+    # Not yet there while the earliest migrations are applied.
+    has_signals = connection.execute("SELECT to_regclass(%s)", [".".join(_SIGNALS)]).fetchone() != (None,)
+    return wanted | ({_SIGNALS: ()} if has_signals else {})
 
 
 def _ensure_role(connection: psycopg.Connection, settings: Settings) -> bool:
@@ -82,19 +90,22 @@ def _can_log_in(settings: Settings) -> bool:
 
 # Rights on whole relations of this database, and rights on single columns.
 _RELATION_GRANTS = """
-SELECT relation.oid::regclass::text, privilege.privilege_type
+SELECT relation.relnamespace::regnamespace::text, relation.relname, privilege.privilege_type
 FROM pg_class AS relation
 CROSS JOIN LATERAL aclexplode(relation.relacl) AS privilege
 WHERE privilege.grantee = %s::regrole
 """
 _COLUMN_GRANTS = """
-SELECT relation.relname, array_agg(attribute.attname::text ORDER BY attribute.attnum)
+SELECT
+    relation.relnamespace::regnamespace::text,
+    relation.relname,
+    array_agg(attribute.attname::text ORDER BY attribute.attnum)
 FROM pg_class AS relation
 INNER JOIN pg_attribute AS attribute ON attribute.attrelid = relation.oid
 CROSS JOIN LATERAL aclexplode(attribute.attacl) AS privilege
 WHERE privilege.grantee = %s::regrole AND privilege.privilege_type = 'SELECT'
-    AND relation.relnamespace = %s::regnamespace AND NOT attribute.attisdropped
-GROUP BY relation.relname
+    AND relation.relnamespace::regnamespace::text = ANY(%s) AND NOT attribute.attisdropped
+GROUP BY 1, 2
 """
 _OTHER_COLUMN_GRANTS = """
 SELECT
@@ -103,38 +114,61 @@ CROSS JOIN LATERAL aclexplode(attribute.attacl) AS privilege
 WHERE privilege.grantee = %s::regrole AND privilege.privilege_type <> 'SELECT'
 LIMIT 1
 """
+_SCHEMA_GRANTS = """
+SELECT nspname, privilege_type FROM pg_namespace CROSS JOIN LATERAL aclexplode(nspacl)
+WHERE nspname = ANY(%s) AND grantee = %s::regrole
+"""
+
+# The connector opens a chunk by an insert and closes it by a delete, which finds the row by its id.
+_SIGNAL_RIGHTS = frozenset({(*_SIGNALS, "INSERT"), (*_SIGNALS, "DELETE")})
+_SIGNAL_COLUMNS = ("id",)
 
 
-def _ensure_grants(connection: psycopg.Connection, wanted: _PublishedColumns) -> bool:
-    if _grants_are(connection, wanted):
+def _ensure_grants(connection: psycopg.Connection, wanted: _Published) -> bool:
+    readable = wanted | ({_SIGNALS: _SIGNAL_COLUMNS} if _SIGNALS in wanted else {})
+    if _grants_are(connection, readable):
         return False
-    schema, role = sql.Identifier(SCHEMA), sql.Identifier(CDC_ROLE)
-    connection.execute(sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA {} FROM {}").format(schema, role))
-    connection.execute(sql.SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(schema, role))
-    connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, role))
-    for table, columns in wanted.items():
+    role = sql.Identifier(CDC_ROLE)
+    for name in _schemas(readable):
+        schema = sql.Identifier(name)
+        connection.execute(sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA {} FROM {}").format(schema, role))
+        connection.execute(sql.SQL("REVOKE ALL ON SCHEMA {} FROM {}").format(schema, role))
+        connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, role))
+    for table, columns in readable.items():
         connection.execute(
             sql.SQL("GRANT SELECT ({}) ON {} TO {}").format(
-                sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(SCHEMA, table), role
+                sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(*table), role
             )
         )
+    if _SIGNALS in readable:
+        connection.execute(sql.SQL("GRANT INSERT, DELETE ON {} TO {}").format(sql.Identifier(*_SIGNALS), role))
     return True
 
 
-def _grants_are(connection: psycopg.Connection, wanted: _PublishedColumns) -> bool:
-    on_schema = connection.execute(
-        "SELECT privilege_type FROM pg_namespace CROSS JOIN LATERAL aclexplode(nspacl) "
-        "WHERE oid = %s::regnamespace AND grantee = %s::regrole",
-        [SCHEMA, CDC_ROLE],
-    ).fetchall()
-    on_columns = {table: tuple(columns) for table, columns in connection.execute(_COLUMN_GRANTS, [CDC_ROLE, SCHEMA])}
-    beyond = connection.execute(_RELATION_GRANTS, [CDC_ROLE]).fetchone()
+def _schemas(tables: _Published) -> list[str]:
+    return sorted({schema for schema, _ in tables})
+
+
+def _grants_are(connection: psycopg.Connection, readable: _Published) -> bool:
+    schemas = _schemas(readable)
+    on_schemas = set(connection.execute(_SCHEMA_GRANTS, [schemas, CDC_ROLE]))
+    on_columns = {
+        (schema, table): tuple(columns)
+        for schema, table, columns in connection.execute(_COLUMN_GRANTS, [CDC_ROLE, schemas])
+    }
+    on_relations = set(connection.execute(_RELATION_GRANTS, [CDC_ROLE]))
     other = connection.execute(_OTHER_COLUMN_GRANTS, [CDC_ROLE]).fetchone()
-    return on_schema == [("USAGE",)] and on_columns == wanted and beyond is None and other is None
+    return (
+        on_schemas == {(schema, "USAGE") for schema in schemas}
+        and on_columns == readable
+        and on_relations == (_SIGNAL_RIGHTS if _SIGNALS in readable else set())
+        and other is None
+    )
 
 
 _PUBLISHED = """
 SELECT
+    relation.relnamespace::regnamespace::text,
     relation.relname,
     (
         SELECT array_agg(attribute.attname::text ORDER BY attribute.attnum) FROM pg_attribute AS attribute
@@ -147,17 +181,14 @@ WHERE publication.pubname = %s
 """
 
 
-def _ensure_publication(connection: psycopg.Connection, wanted: _PublishedColumns) -> bool:
+def _ensure_publication(connection: psycopg.Connection, wanted: _Published) -> bool:
     name = sql.Identifier(PUBLICATION)
     options = connection.execute(
         "SELECT pubviaroot AND pubinsert AND pubupdate AND pubdelete AND pubtruncate FROM pg_publication "
         "WHERE pubname = %s",
         [PUBLICATION],
     ).fetchone()
-    tables = sql.SQL(", ").join(
-        sql.SQL("{} ({})").format(sql.Identifier(SCHEMA, table), sql.SQL(", ").join(map(sql.Identifier, columns)))
-        for table, columns in wanted.items()
-    )
+    tables = sql.SQL(", ").join(_member(table, columns) for table, columns in wanted.items())
     published_by = sql.SQL("publish = 'insert, update, delete, truncate', publish_via_partition_root = true")
     if options is None:
         connection.execute(sql.SQL("CREATE PUBLICATION {} FOR TABLE {} WITH ({})").format(name, tables, published_by))
@@ -166,8 +197,17 @@ def _ensure_publication(connection: psycopg.Connection, wanted: _PublishedColumn
     if options == (False,):
         connection.execute(sql.SQL("ALTER PUBLICATION {} SET ({})").format(name, published_by))
         changed = True
-    published = {table: tuple(columns or ()) for table, columns in connection.execute(_PUBLISHED, [PUBLICATION])}
+    published = {
+        (schema, table): tuple(columns or ())
+        for schema, table, columns in connection.execute(_PUBLISHED, [PUBLICATION])
+    }
     if published != wanted:
         connection.execute(sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(name, tables))
         changed = True
     return changed
+
+
+def _member(table: tuple[str, str], columns: tuple[str, ...]) -> sql.Composable:
+    if not columns:
+        return sql.Identifier(*table)
+    return sql.SQL("{} ({})").format(sql.Identifier(*table), sql.SQL(", ").join(map(sql.Identifier, columns)))

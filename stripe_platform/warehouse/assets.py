@@ -11,7 +11,7 @@ from stripe_platform.warehouse.build import builder, mark_tested, prepare_build,
 from stripe_platform.warehouse.cuts import cut_to_build_on
 from stripe_platform.warehouse.dbt_events import events_with_row_counts
 from stripe_platform.warehouse.project import dbt_environment, dbt_manifest, new_run_target
-from stripe_platform.warehouse.translator import WarehouseTranslator
+from stripe_platform.warehouse.translator import FRESH, WarehouseTranslator
 
 PUBLISHED_KEY = dg.AssetKey(["warehouse", "published_marts"])
 
@@ -44,6 +44,7 @@ def warehouse_models(
     group_name="marts",
     kinds={"duckdb"},
     owners=["team:warehouse"],
+    freshness_policy=FRESH,
 )
 def published_marts(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
     """The file that every reader opens: the build whose tests have passed, put in place in one step."""

@@ -51,13 +51,24 @@ class RawIsBehind(StripePlatformError):
         )
 
 
-class TopicWasRecreated(StripePlatformError):
-    """Offsets of the new topic cannot be compared with those in the build."""
+class CutInGap(StripePlatformError):
+    """The cut lies before the end of the snapshot that made up for lost changes."""
 
-    def __init__(self, table: str, path: Path) -> None:
+    def __init__(self, table: str, partition: int, cut: int, whole_from: int) -> None:
         super().__init__(
-            f"the topic of {table} is another one than the build was made from, so its offsets start anew: "
-            f"remove {path} to build the staging layer from the whole change log"
+            f"the cut ends at offset {cut} of partition {partition} of {table}, whose rows were read again after a gap "
+            f"and are all there only from {whole_from} on: take a newer cut: `stripe-platform run oltp_to_warehouse`"
+        )
+
+
+class TopicWasRecreated(StripePlatformError):
+    """The cut and the change log are of different topics of one name: their offsets cannot be compared."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"the topic of {table} that the cut was made on is not the one whose changes raw/{table} holds: take a "
+            "newer cut with `stripe-platform run oltp_to_warehouse`; if that says that the topic was created again, "
+            f"`stripe-platform recover {table}` first"
         )
 
 
@@ -103,16 +114,22 @@ def prepare_build(settings: Settings, cut: Cut) -> Cut:
     """Make `raw.<table>` in the build file: one fixed version of the change log, up to a cut and never beyond.
 
     Returns that cut: the given one, or the one that the build holds already when a run beside this one has built
-    further meanwhile. The caller holds `builder`. From here on the build is untested. Fails, and leaves the build as
-    it was, when raw does not reach the cut (`RawIsBehind`) or the build holds another topic's changes
-    (`TopicWasRecreated`).
+    further meanwhile. The caller holds `builder`. From here on the build is untested. What staging knows of a table
+    whose topic is another one now is forgotten, so that dbt builds it from the whole log. Fails, and leaves the build
+    as it was, when raw does not reach the cut (`RawIsBehind`), was read again beyond it (`CutInGap`) or is of another
+    topic (`TopicWasRecreated`).
     """
     tables = {name: read_raw(settings, name) for name in TABLES_BY_NAME}
     with _build_connection(settings) as connection:
+        _require_same_topics(cut, tables)
+        recreated: set[str] = set()
         if held := _held_build(connection):
-            cut = _newer(held[0], cut, build_path(settings))
+            recreated = _recreated(held[0], cut)
+            cut = cut if recreated else _newer(held[0], cut)
         _require_all_up_to(cut, tables)
         with _transaction(connection):
+            for table in recreated:
+                connection.execute(f"drop table if exists staging_state.state_{table}")
             create_views(connection, tables, cut)
             connection.execute("create schema if not exists meta")
             connection.execute(
@@ -180,20 +197,30 @@ def _held_build(connection: duckdb.DuckDBPyConnection) -> tuple[Cut, bool] | Non
     return Cut.from_json(cut), is_tested
 
 
+def _require_same_topics(cut: Cut, tables: dict[str, RawTable]) -> None:
+    for name, topic_id in cut.topic_ids.items():
+        if name in tables and tables[name].topic_id != topic_id:
+            raise TopicWasRecreated(name)
+
+
 def _require_all_up_to(cut: Cut, tables: dict[str, RawTable]) -> None:
     for name, raw in tables.items():
         for partition, needs in cut.offsets.get(name, {}).items():
             if (has := raw.next_offsets.get(partition, 0)) < needs:
                 raise RawIsBehind(name, partition, has, needs)
+            if needs < (whole_from := raw.whole_from.get(partition, 0)):
+                raise CutInGap(name, partition, needs, whole_from)
 
 
-def _newer(held: Cut, cut: Cut, path: Path) -> Cut:
+def _recreated(held: Cut, cut: Cut) -> set[str]:
+    """The tables of the held cut whose topic is another one at the given cut, which is then the newer of the two."""
+    return {table for table, topic_id in held.topic_ids.items() if cut.topic_ids.get(table, topic_id) != topic_id}
+
+
+def _newer(held: Cut, cut: Cut) -> Cut:
     """The cut to go on with: staging has taken in all of the held one, and nothing ever leaves it again."""
-    for table in held.offsets:
-        if cut.topic_ids.get(table) != held.topic_ids.get(table):
-            raise TopicWasRecreated(table, path)
     is_behind = any(
-        cut.offsets[table].get(partition, 0) < offset
+        cut.offsets.get(table, {}).get(partition, 0) < offset
         for table, partitions in held.offsets.items()
         for partition, offset in partitions.items()
     )

@@ -23,9 +23,14 @@ class RawNotBegun(StripePlatformError):
 
 @dataclass(frozen=True)
 class RawTable:
-    """One version of a table's change log: {partition: next offset}, and files that hold all below them."""
+    """One version of a table's change log: {partition: next offset}, and files that hold all below them.
 
+    `whole_from` is {partition: offset below which a cut would miss rows that were read again after a gap}.
+    """
+
+    topic_id: str
     next_offsets: Mapping[int, int]
+    whole_from: Mapping[int, int]
     files: list[str]
     schema: pa.Schema
 
@@ -33,11 +38,11 @@ class RawTable:
 def read_raw(settings: Settings, table: str) -> RawTable:
     """What the change log of a table holds now; `RawNotBegun` before its first drain."""
     # Offsets first: a drain beside this adds files, and the cut leaves out what they hold beyond it.
-    next_offsets = change_log.next_offsets(settings, table)
+    log = change_log.ChangeLog.existing(settings, table)
     schema = change_log.columns(settings, table)
-    if schema is None:
+    if log is None or schema is None:
         raise RawNotBegun(table)
-    return RawTable(next_offsets, change_log.parquet_files(settings, table), schema)
+    return RawTable(log.topic_id, log.next_offsets, log.whole_from, change_log.parquet_files(settings, table), schema)
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, RawTable], cut: Cut) -> None:

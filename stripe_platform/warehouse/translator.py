@@ -1,10 +1,15 @@
 """How dbt models become assets."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtProject
+
+# A build follows each change within minutes, and every hour of a payments company has some: a night without a build
+# is worth a look, a day without one a call. How far a model is behind is told by the lag of the stream.
+FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=1), warn_window=timedelta(hours=12))
 
 
 class WarehouseTranslator(DagsterDbtTranslator):
@@ -18,5 +23,5 @@ class WarehouseTranslator(DagsterDbtTranslator):
             return spec
         layer = node["fqn"][1]
         return spec.replace_attributes(
-            key=[layer, node["name"]], group_name=layer, description=node["description"].strip()
+            key=[layer, node["name"]], group_name=layer, description=node["description"].strip(), freshness_policy=FRESH
         )

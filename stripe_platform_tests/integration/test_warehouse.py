@@ -33,6 +33,7 @@ from stripe_platform.raw.schema import row_schema
 from stripe_platform.settings import PROJECT_ROOT, Settings
 from stripe_platform.warehouse.build import (
     BuildNotTested,
+    CutInGap,
     RawIsBehind,
     TopicWasRecreated,
     build_path,
@@ -60,15 +61,6 @@ ARROW = {
     "timestamp with time zone": pa.timestamp("us", tz="UTC"),
     "decimal(20,10)": pa.decimal128(20, 10),
 }
-RENAMED = {
-    "charge_id",
-    "transaction_id",
-    "merchant_id",
-    "customer_id",
-    "payment_method_id",
-    "refund_id",
-    "dispute_id",
-}
 UNCHANGED = object()
 
 
@@ -79,8 +71,8 @@ def documented_columns(table: str) -> dict[str, str]:
     columns = {column["name"]: column["data_type"] for column in model["columns"]}
     del columns["committed_at"]
     first, *others = columns
-    key = "id" if first in RENAMED else first
-    return {key: columns[first]} | {name: columns[name] for name in others}
+    # Staging names some keys after their table.
+    return {TABLES_BY_NAME[table].key[0]: columns[first]} | {name: columns[name] for name in others}
 
 
 class Lake:
@@ -120,6 +112,12 @@ class Lake:
             offset += 1
         schema = pa.schema([*self.rows[table], *CHANGE_FIELDS, ("_schema_version", pa.string())])
         log.append(pa.Table.from_pylist(rows, schema=schema), {partition: offset})
+
+    def lose(self, table: str, partition: int, count: int) -> None:
+        """Go on behind so many offsets that were never read, as after a recovery."""
+        log = self._open(table)
+        begin = log.next_offsets[partition] + count
+        log.record_gaps({partition: begin}, {partition: begin})
 
     def cut(self) -> Cut:
         """A cut at the end of everything written."""
@@ -174,6 +172,17 @@ class History:
         self.lsn = snapshot_lsn - 50
         self.snapshot_lsn = snapshot_lsn
 
+    def partition_loses(self, partition: int) -> None:
+        """What was streamed for its keys cannot be replayed any more: it is in no topic."""
+        self.streamed = [change for change in self.streamed if partition_of(change) != partition]
+
+    def read_again(self, partition: int) -> list[dict[str, Any]]:
+        """Every living row of a partition, as an incremental snapshot reads it."""
+        return [self._read(row) for row in self.rows.values() if partition_of(row) == partition]
+
+    def _read(self, row: dict[str, Any]) -> dict[str, Any]:
+        return row | {"_op": "r", "_lsn": None, "_snapshot": True, "_committed_at": self._now()}
+
     def snapshot(self, count: int) -> list[dict[str, Any]]:
         return [self._insert() | {"_op": "r", "_lsn": self.snapshot_lsn, "_snapshot": True} for _ in range(count)]
 
@@ -185,8 +194,7 @@ class History:
         if kind == "replay" and self.streamed:
             return self.chance.choice(self.streamed)
         if kind == "read again" and self.rows:
-            row = self.chance.choice(list(self.rows.values()))
-            return row | {"_op": "r", "_lsn": None, "_snapshot": True, "_committed_at": self._now()}
+            return self._read(self.chance.choice(list(self.rows.values())))
         change = self._change(kind) | {"_lsn": self.lsn}
         self.streamed.append(change)
         return change
@@ -273,7 +281,13 @@ def write_named_cases(lake: Lake, batch: int) -> None:
         lake.rows["merchants"] = lake.rows["merchants"].append(pa.field("order", pa.string()))
         lake.write("customers", customer(1, _lsn=900), customer(4))
         lake.write("balance_transactions", {"_op": "t", "_lsn": 500}, partition=1)
+        lake.write("payment_methods", {"id": key(1)}, {"id": key(2)}, {"_op": "t"}, {"id": key(3)})
+        lake.write("disputes", {"id": key(1), "metadata": "large"}, {"id": key(2), "metadata": "large"})
     if batch == 2:
+        lake.lose("payment_methods", 0, 3)
+        lake.write("payment_methods", {"id": key(4)})
+        lake.lose("disputes", 0, 1)
+        lake.write("disputes", {"id": key(2), "_op": "u", "metadata": UNCHANGED})
         lake.write("merchants", merchant(9, business_name="inserted later", order="in a new column"))
         lake.write("balance_transactions", movement(3, "charge", 1, _lsn=450), movement(4, "charge", 1, _lsn=800))
 
@@ -297,15 +311,40 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     return lake
 
 
+# Which partitions lose changes in which build: none, some for the first time, one again and one twice.
+LOSSES: dict[int, tuple[int, ...]] = {0: (), 1: (0, 1), 2: (1, 2, 2)}
+
+
 def write_histories(lake: Lake, histories: list[History], batch: int) -> None:
-    changes = [
-        change
-        for history in histories
-        for change in (history.snapshot(20) if batch == 0 else []) + [history.step() for _ in range(150)]
-    ]
+    if batch == 0:
+        write_charges(lake, [change for history in histories for change in history.snapshot(20)])
+    step_all(lake, histories, 75)
+    for partition in LOSSES[batch]:
+        step_all(lake, histories, 30, lost=partition)
+        for history in histories:
+            history.partition_loses(partition)
+        # Changes of rows that the log knows no more come before the rows are read again, and between them.
+        step_all(lake, histories, 10)
+        write_charges(lake, [row for history in histories for row in history.read_again(partition)])
+    step_all(lake, histories, 30)
+
+
+def step_all(lake: Lake, histories: list[History], count: int, lost: int | None = None) -> None:
+    changes = [history.step() for history in histories for _ in range(count)]
+    write_charges(lake, [change for change in changes if partition_of(change) != lost])
+    if lost is not None:
+        lake.lose("charges", lost, count)
+
+
+def write_charges(lake: Lake, changes: list[dict[str, Any]]) -> None:
     for partition in range(4):
-        here = [change for change in changes if UUID(change["id"]).int % 4 == partition]
-        lake.write("charges", *here, partition=partition)
+        here = [change for change in changes if partition_of(change) == partition]
+        if here:
+            lake.write("charges", *here, partition=partition)
+
+
+def partition_of(change: dict[str, Any]) -> int:
+    return UUID(change["id"]).int % 4
 
 
 def test_staging_equals_the_source_after_every_build_of_random_histories(staged: Lake) -> None:
@@ -353,6 +392,18 @@ def test_a_truncate_removes_the_rows_before_it_and_is_remembered_when_one_is_rep
 def test_a_truncate_in_one_partition_removes_older_rows_of_the_others(staged: Lake) -> None:
     rows = rows_of_build(staged.settings, "select transaction_id from staging.stg_transactions order by all")
     assert rows == [(key(102),), (key(104),)]
+
+
+def test_a_gap_leaves_nothing_that_was_known_before_it_and_the_truncate_before_it_is_remembered(staged: Lake) -> None:
+    rows = rows_of_build(staged.settings, "select payment_method_id from staging.stg_payment_methods")
+    assert rows == [(key(4),)]
+    marks = "select _offset, _lsn is not null from staging_state.state_payment_methods where id is null"
+    assert rows_of_build(staged.settings, marks) == [(6, True)]
+
+
+def test_an_unchanged_value_is_not_carried_across_a_gap(staged: Lake) -> None:
+    disputes = rows_of_build(staged.settings, "select dispute_id, metadata from staging.stg_disputes")
+    assert disputes == [(key(2), None)]
 
 
 def test_the_position_survives_the_delete_of_the_newest_row(staged: Lake) -> None:
@@ -407,11 +458,24 @@ def test_a_cut_that_raw_does_not_reach_is_refused(staged: Lake) -> None:
         prepare_build(staged.settings, replace(cut, offsets=offsets))
 
 
-def test_the_offsets_of_a_recreated_topic_are_not_compared_with_those_of_the_old_one(staged: Lake) -> None:
+def test_a_cut_and_a_log_of_different_topics_are_not_compared(staged: Lake) -> None:
     cut = staged.cut()
     topic_ids = cut.topic_ids | {"merchants": "another"}
-    with builder(staged.settings), pytest.raises(TopicWasRecreated, match="merchants"):
+    with builder(staged.settings), pytest.raises(TopicWasRecreated, match="recover merchants"):
         prepare_build(staged.settings, replace(cut, topic_ids=topic_ids))
+
+
+def test_a_cut_before_the_end_of_the_snapshot_that_fills_a_gap_is_refused(staged: Lake) -> None:
+    cut = staged.cut()
+    end = cut.offsets["disputes"][0]
+    log = ChangeLog.existing(staged.settings, "disputes")
+    assert log is not None
+    log.record_gaps({}, {0: end + 3})
+    with builder(staged.settings), pytest.raises(CutInGap, match=rf"offset {end} .* disputes.*from {end + 3} on"):
+        prepare_build(staged.settings, cut)
+    staged.write("disputes", *({"id": key(2), "_op": "u"} for _ in range(3)))
+    with builder(staged.settings):
+        assert prepare_build(staged.settings, newer := staged.cut()) == newer
 
 
 # --- From a coherent set of payments to the marts ----------------------------------------------------------------

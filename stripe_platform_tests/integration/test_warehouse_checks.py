@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -12,13 +13,25 @@ import duckdb
 import pytest
 
 from stripe_platform.oltp.tables import CAPTURED_TABLES
+from stripe_platform.raw.change_log import next_offsets
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.build import build_path
 from stripe_platform.warehouse.project import DBT, PROJECT_DIR, dbt_environment
 from stripe_platform.warehouse.staging import staging_model
-from stripe_platform_tests.integration.test_warehouse import CHARGE, Lake, build, key, write_payments
+from stripe_platform_tests.integration.test_warehouse import (
+    CHARGE,
+    CUSTOMER,
+    EPOCH,
+    Lake,
+    build,
+    documented_columns,
+    key,
+    rows_of_build,
+    write_payments,
+)
 
 PAYOUT, FEE = key(108), key(107)
+LEFT_AT = datetime(2026, 2, 2, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,14 @@ def fact(kind: str, column: str, value: str, *fails: str) -> Damage:
     )
 
 
+def orphan(table: str, column: str) -> Damage:
+    return Damage(
+        f"{column} of {table} names no row",
+        f"update staging_state.state_{table} set {column} = 'nobody'",
+        (f"relationships_at_cut_{staging_model(table)}_{column}_*",),
+    )
+
+
 def staging_damages() -> list[Damage]:
     # The marts hold the rows of these two as they were built.
     compared = {"charges": ("charge_money_is_conserved",), "balance_transactions": ("ledger_money_is_conserved",)}
@@ -72,7 +93,12 @@ def staging_damages() -> list[Damage]:
             # `unique`, or `unique_together` where the key has two columns.
             doubled(state, "true", f"unique*_{model}_*", *others),
         ]
-    return damages
+    return [
+        *damages,
+        orphan("charges", "payment_intent_id"),
+        orphan("balance_transactions", "payout_id"),
+        orphan("invoice_lines", "invoice_id"),
+    ]
 
 
 LEDGER, CHARGES, REVENUE = "ledger_money_is_conserved", "charge_money_is_conserved", "daily_revenue_is_the_ledger"
@@ -156,15 +182,31 @@ def results_of_tests(settings: Settings) -> dict[str, tuple[str, str]]:
     }
 
 
+def write_a_row_of_every_other_table(lake: Lake) -> None:
+    for table in CAPTURED_TABLES:
+        if not any(next_offsets(lake.settings, table.name).values()):
+            kinds = documented_columns(table.name)
+            lake.write(table.name, {name: key(1) if kinds[name] == "varchar" else EPOCH for name in table.key})
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """One build of payments, on which every test passes."""
     lake = Lake(tmp_path_factory.mktemp("checked"))
     write_payments(lake)
+    write_a_row_of_every_other_table(lake)
+    lake.write("customers", {"_op": "u", "id": CUSTOMER, "country": "FR", "balance": 0, "deleted_at": LEFT_AT})
     build(lake.settings, lake.cut())
     results = results_of_tests(lake.settings)
     assert {status for status, _ in results.values()} == {"pass"}
     return Built(lake.settings, {name: sql for name, (_, sql) in results.items()})
+
+
+def test_a_customer_who_left_stays_in_staging_and_in_the_marts_and_is_marked(built: Built) -> None:
+    staged = f"select deleted_at from staging.stg_customers where customer_id = '{CUSTOMER}'"
+    mart = f"select deleted_at, is_deleted from marts.dim_customers where customer_id = '{CUSTOMER}'"
+    assert rows_of_build(built.settings, staged) == [(LEFT_AT,)]
+    assert rows_of_build(built.settings, mart) == [(LEFT_AT, True)]
 
 
 def expected(damage: Damage, built: Built) -> set[str]:

@@ -38,7 +38,7 @@ def raw(tmp_path: Path) -> RawTable:
     files = [str(tmp_path / "first.parquet"), str(tmp_path / "it's later.parquet")]
     pq.write_table(pa.table({"_partition": [0, 0, 1, 1], "_offset": [0, 1, 0, 1]}), files[0])
     pq.write_table(pa.table({"_partition": [0, 1], "_offset": [2, 2], "note": ["new", "new"]}), files[1])
-    return RawTable({0: 3, 1: 3}, files, SCHEMA)
+    return RawTable("a", {0: 3, 1: 3}, {}, files, SCHEMA)
 
 
 def test_a_view_ends_at_the_cut_in_every_partition(raw: RawTable) -> None:
@@ -59,7 +59,7 @@ def test_a_column_that_only_later_files_have_is_null_before(raw: RawTable) -> No
 
 def test_a_log_without_files_gives_an_empty_view_of_its_types() -> None:
     with duckdb.connect() as connection:
-        create_views(connection, {"charges": RawTable({0: 0}, [], SCHEMA)}, cut(charges={0: 0}))
+        create_views(connection, {"charges": RawTable("a", {0: 0}, {}, [], SCHEMA)}, cut(charges={0: 0}))
         described = connection.execute("describe raw.charges").fetchall()
         assert connection.execute("select count(*) from raw.charges").fetchall() == [(0,)]
     assert {name: kind for name, kind, *_ in described} == {

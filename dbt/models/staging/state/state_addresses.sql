@@ -1,0 +1,1 @@
+{{ latest_state('addresses', key=['id']) }}

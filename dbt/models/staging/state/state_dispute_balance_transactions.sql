@@ -1,0 +1,1 @@
+{{ latest_state('dispute_balance_transactions', key=['dispute_id', 'kind']) }}

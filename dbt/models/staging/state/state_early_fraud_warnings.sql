@@ -1,0 +1,1 @@
+{{ latest_state('early_fraud_warnings', key=['id']) }}

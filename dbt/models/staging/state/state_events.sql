@@ -1,0 +1,1 @@
+{{ latest_state('events', key=['id', 'created']) }}

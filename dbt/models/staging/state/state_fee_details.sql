@@ -1,0 +1,1 @@
+{{ latest_state('fee_details', key=['id']) }}

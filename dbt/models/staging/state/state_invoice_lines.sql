@@ -1,0 +1,1 @@
+{{ latest_state('invoice_lines', key=['id']) }}

@@ -1,0 +1,1 @@
+{{ latest_state('payment_intents', key=['id']) }}

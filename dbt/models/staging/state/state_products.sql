@@ -1,0 +1,1 @@
+{{ latest_state('products', key=['id']) }}

@@ -1,0 +1,1 @@
+{{ latest_state('subscription_items', key=['id']) }}

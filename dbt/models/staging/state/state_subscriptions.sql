@@ -1,0 +1,1 @@
+{{ latest_state('subscriptions', key=['id']) }}

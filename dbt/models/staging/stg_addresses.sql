@@ -1,0 +1,1 @@
+{{ current_rows('addresses', rename={'id': 'address_id'}) }}

@@ -1,0 +1,1 @@
+{{ current_rows('dispute_balance_transactions') }}

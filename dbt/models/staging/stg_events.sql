@@ -1,0 +1,1 @@
+{{ current_rows('events', rename={'id': 'event_id'}) }}

@@ -1,0 +1,1 @@
+{{ current_rows('invoices', rename={'id': 'invoice_id'}) }}

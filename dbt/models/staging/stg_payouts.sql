@@ -1,0 +1,1 @@
+{{ current_rows('payouts', rename={'id': 'payout_id'}) }}

@@ -1,0 +1,1 @@
+{{ current_rows('prices', rename={'id': 'price_id'}) }}

@@ -1,0 +1,1 @@
+{{ current_rows('products', rename={'id': 'product_id'}) }}

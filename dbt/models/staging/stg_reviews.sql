@@ -1,0 +1,1 @@
+{{ current_rows('reviews', rename={'id': 'review_id'}) }}

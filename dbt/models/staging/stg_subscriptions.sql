@@ -1,0 +1,1 @@
+{{ current_rows('subscriptions', rename={'id': 'subscription_id'}) }}
