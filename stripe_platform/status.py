@@ -1,4 +1,4 @@
-"""What is where: servers, rows per stage, lag and the last days' revenue."""
+"""What is where: servers, rows per stage, lag, the slot and the last days' revenue."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -11,31 +11,49 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from stripe_platform.cdc.offsets import last_stable_offsets
+from stripe_platform.cdc.observation import TopicState, topic_states
+from stripe_platform.cdc.slot import Slot, slot_state
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.local.stack import server_states
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.tables import CAPTURED_TABLES, TABLES_BY_NAME
 from stripe_platform.raw.change_log import row_count
-from stripe_platform.raw.lag import raw_lag
+from stripe_platform.raw.lag import Lag, raw_lag
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.query import query_rows
 from stripe_platform.warehouse.staging import staging_model
 
 T = TypeVar("T")
 REVENUE_DAYS = 7
+STAGES_WIDTH = 130
 
 
 class Stage(BaseModel):
-    """One captured table on its way; None where the stage cannot be read."""
+    """One captured table on its way; None where the stage cannot be read.
+
+    Offsets are {partition: offset}: of the oldest record kept, and after the last one that readers may see;
+    `topic_offset` is the sum of the latter.
+    """
 
     table: str
     oltp_rows: int | None
+    topic_begin_offsets: dict[int, int] | None
+    topic_end_offsets: dict[int, int] | None
     topic_offset: int | None
     raw_rows: int | None
     staging_rows: int | None
     lag_messages: int | None
     lag_seconds: float | None
+
+
+class SlotStatus(BaseModel):
+    """The replication slot: `state` for people, `wal_status` in PostgreSQL's word; it is lost past `limit_bytes`."""
+
+    state: str
+    wal_status: str | None
+    kept_bytes: int
+    unconfirmed_bytes: int
+    limit_bytes: int | None
 
 
 class Revenue(BaseModel):
@@ -57,34 +75,48 @@ class PlatformStatus(BaseModel):
     servers: dict[str, str]
     urls: dict[str, str]
     stages: list[Stage]
+    slot: SlotStatus | None
     revenue: list[Revenue]
 
 
 def platform_status(settings: Settings) -> PlatformStatus:
     """Read every stage once; what cannot be reached is None, never an error."""
     oltp = _or_none(lambda: _oltp_rows(settings)) or {}
-    topics = _or_none(lambda: last_stable_offsets(settings, list(TABLES_BY_NAME))) or {}
+    topics = _or_none(lambda: topic_states(settings, TABLES_BY_NAME)) or {}
     lag = (_or_none(lambda: raw_lag(settings)) or {}) if topics else {}
-    stages = []
-    for table in TABLES_BY_NAME:
-        partitions = topics.get(table)
-        table_lag = lag.get(table)
-        stages.append(
-            Stage(
-                table=table,
-                oltp_rows=oltp.get(table),
-                topic_offset=sum(partitions.values()) if partitions is not None else None,
-                raw_rows=_or_none(lambda table=table: row_count(settings, table)),  # type: ignore[misc]
-                staging_rows=_or_none(lambda table=table: _staging_rows(settings, table)),  # type: ignore[misc]
-                lag_messages=table_lag.messages if table_lag else None,
-                lag_seconds=table_lag.seconds if table_lag else None,
-            )
-        )
+    slot = _or_none(lambda: slot_state(settings))
     return PlatformStatus(
         servers={server.title: server.state for server in server_states(settings)},
         urls=urls(settings),
-        stages=stages,
+        stages=[
+            _stage(settings, table, oltp.get(table), topics.get(table), lag.get(table)) for table in TABLES_BY_NAME
+        ],
+        slot=_slot_status(slot) if slot else None,
         revenue=_or_none(lambda: _revenue(settings)) or [],
+    )
+
+
+def _stage(settings: Settings, table: str, oltp_rows: int | None, topic: TopicState | None, lag: Lag | None) -> Stage:
+    return Stage(
+        table=table,
+        oltp_rows=oltp_rows,
+        topic_begin_offsets=dict(topic.begin) if topic else None,
+        topic_end_offsets=dict(topic.last_stable) if topic else None,
+        topic_offset=sum(topic.last_stable.values()) if topic else None,
+        raw_rows=_or_none(lambda: row_count(settings, table)),
+        staging_rows=_or_none(lambda: _staging_rows(settings, table)),
+        lag_messages=lag.messages if lag else None,
+        lag_seconds=lag.seconds if lag else None,
+    )
+
+
+def _slot_status(slot: Slot) -> SlotStatus:
+    return SlotStatus(
+        state=slot.describe(),
+        wal_status=slot.wal_status,
+        kept_bytes=slot.kept_bytes,
+        unconfirmed_bytes=slot.unconfirmed_bytes,
+        limit_bytes=slot.limit_bytes,
     )
 
 
@@ -103,13 +135,17 @@ def urls(settings: Settings) -> dict[str, str]:
 def print_status(status: PlatformStatus, console: Console) -> None:
     """The status as tables for people."""
     table = _table("Rows per stage", "table")
-    for header in ("OLTP", "topic end", "raw", "staging", "lag", "oldest"):
+    for header in ("OLTP", "topic begin", "topic end", "raw", "staging", "lag", "oldest"):
         table.add_column(header, justify="right", no_wrap=True)
     for stage in status.stages:
-        counts = (stage.oltp_rows, stage.topic_offset, stage.raw_rows, stage.staging_rows, stage.lag_messages)
+        begin = None if stage.topic_begin_offsets is None else sum(stage.topic_begin_offsets.values())
+        counts = (stage.oltp_rows, begin, stage.topic_offset, stage.raw_rows, stage.staging_rows, stage.lag_messages)
         seconds = "-" if not stage.lag_messages or stage.lag_seconds is None else f"{stage.lag_seconds:.0f} s"
         table.add_row(stage.table, *("-" if n is None else f"{n:,}" for n in counts), seconds)
+    # In a narrow terminal a line that goes on below can be read, a number cut short cannot.
+    console.width = max(console.width, STAGES_WIDTH)
     console.print(table)
+    console.print(_slot_line(status.slot), highlight=False, soft_wrap=True)
     if status.revenue:
         revenue = _table(f"Revenue, last {REVENUE_DAYS} days with movements", "day", "currency")
         for header in ("gross", "refunds", "disputes", "fees", "net"):
@@ -122,6 +158,13 @@ def print_status(status: PlatformStatus, console: Console) -> None:
     for name, state in status.servers.items():
         servers.add_row(name, state.lower(), status.urls[name])
     console.print(servers)
+
+
+def _slot_line(slot: SlotStatus | None) -> str:
+    if slot is None:
+        return "Replication slot: none, or it cannot be asked\n"
+    limit = "" if slot.limit_bytes is None else f" of {slot.limit_bytes:,} at most"
+    return f"Replication {slot.state}, {slot.kept_bytes:,} bytes of log kept{limit}\n"
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -5,10 +5,13 @@ import json
 from datetime import timedelta
 
 import dagster as dg
+from pydantic import Field
 
 from stripe_platform.cdc.connector import connector_config, register
 from stripe_platform.cdc.cut import make_cut
 from stripe_platform.cdc.cut_store import save_cut
+from stripe_platform.cdc.snapshot import SNAPSHOT_LIMIT, SnapshotProgress, take_snapshots
+from stripe_platform.cdc.snapshot_report import described, sparingly
 from stripe_platform.cdc.topics import CHANGES_ARE_KEPT, topic_for
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.settings import Settings
@@ -77,3 +80,32 @@ def cut(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings])
             "offsets": dg.MetadataValue.json(made.offsets),
         }
     )
+
+
+class SnapshotConfig(dg.Config):
+    """Which tables to take; empty: those that need it."""
+
+    tables: list[str] = Field(default_factory=list)
+    again: bool = Field(default=False, description="Take them although they have been taken: after a loss.")
+
+
+@dg.op(description="Have captured tables taken into their topics, while changes stream.")
+def take_tables(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings], config: SnapshotConfig) -> None:
+    """Each table taken is materialized as its topic, `cdc/<table>`; how far one is can be read in the log."""
+
+    def tell(progress: SnapshotProgress) -> None:
+        context.log.info(described(progress))
+        if not progress.is_complete:
+            metadata = {"rows_so_far": progress.rows, "estimated_rows": progress.estimated_rows}
+            context.log_event(dg.AssetObservation(["cdc", progress.table], metadata=metadata))
+
+    taken = take_snapshots(
+        settings, config.tables or None, again=config.again, limit=SNAPSHOT_LIMIT, progress=sparingly(tell)
+    )
+    for each in taken:
+        context.log_event(
+            dg.AssetMaterialization(
+                ["cdc", each.table],
+                metadata={"rows": each.rows, "seconds": round(each.seconds, 1), "topic_id": each.topic_id},
+            )
+        )

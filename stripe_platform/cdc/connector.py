@@ -9,9 +9,10 @@ from datetime import timedelta
 
 from stripe_platform.cdc.connect import ConnectClient, ConnectRefused
 from stripe_platform.cdc.slot import SLOT, Slot, slot_state
-from stripe_platform.cdc.topics import TOPIC_PREFIX, ensure_topics
+from stripe_platform.cdc.snapshot_registry import request_pending
+from stripe_platform.cdc.topics import NOTIFICATION_TOPIC, TOPIC_PREFIX, ensure_topics
 from stripe_platform.errors import StripePlatformError
-from stripe_platform.oltp.replication import CDC_ROLE, PUBLICATION
+from stripe_platform.oltp.replication import CDC_ROLE, PUBLICATION, SIGNALS_SCHEMA, SIGNALS_TABLE
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.privacy.columns import column_exclude_list
 from stripe_platform.settings import PROJECT_ROOT, Settings
@@ -85,6 +86,8 @@ def connector_config() -> dict[str, str]:
         "database.user": CDC_ROLE,
         "publication.name": PUBLICATION,
         "slot.name": SLOT,
+        "signal.data.collection": f"{SIGNALS_SCHEMA}.{SIGNALS_TABLE}",
+        "notification.sink.topic.name": NOTIFICATION_TOPIC,
         # Whole names: a pattern that fitted a leaf partition would capture its rows a second time.
         "table.include.list": ",".join(re.escape(table.qualified) for table in CAPTURED_TABLES),
         "column.exclude.list": column_exclude_list(),
@@ -96,18 +99,20 @@ def connector_state(settings: Settings, *, patience: timedelta = timedelta(secon
     return _state(settings, ConnectClient(settings.connect_url, patience))
 
 
-def is_in_initial_snapshot(settings: Settings) -> bool:
-    """Whether the connector has not yet come to stream changes."""
-    stored = ConnectClient(settings.connect_url, timedelta(seconds=5)).offsets(CONNECTOR)
-    return not stored or "snapshot" in stored[0]["offset"]
+def restart_failed(settings: Settings) -> None:
+    """Have Connect start the connector and its task again if they have failed; harmless otherwise."""
+    ConnectClient(settings.connect_url).restart_failed(CONNECTOR)
 
 
 def register(settings: Settings, *, limit: timedelta = timedelta(seconds=90)) -> ConnectorState:
-    """Create the topics and see to it that the connector runs with the current configuration.
+    """Create the topics, see to it that the connector runs with the current configuration, request snapshots.
 
     Idempotent: an equal configuration is not sent again, so that a running task goes on undisturbed. A failed
     task is restarted, a paused connector resumed. On its first start the task waits for all transactions that
     are open. `ConnectorNotRunning` after `limit`, with the task's error.
+
+    The snapshots that tables need are requested when the connector streams by then, and not waited for: that
+    is for the next cut or `take_snapshots`, which also request what is not yet requested.
     """
     ensure_topics(settings)
     client = ConnectClient(settings.connect_url)
@@ -115,7 +120,12 @@ def register(settings: Settings, *, limit: timedelta = timedelta(seconds=90)) ->
     changed = client.config(CONNECTOR) != config
     if changed:
         _put(settings, client, config)
-    return _wait_until_running(settings, client, limit, disturbed=changed)
+    state = _wait_until_running(settings, client, limit, disturbed=changed)
+    slot = slot_state(settings)
+    # What is signalled before the slot's starting point would never be read.
+    if slot and slot.is_ready and slot.is_read:
+        request_pending(settings)
+    return state
 
 
 def _put(settings: Settings, client: ConnectClient, config: Mapping[str, str]) -> None:

@@ -17,10 +17,16 @@ from stripe_platform.cdc.connector import (
     NOT_REGISTERED,
     ConnectorState,
     connector_state,
-    is_in_initial_snapshot,
 )
-from stripe_platform.cdc.offsets import last_stable_offsets, message_end_offset, topic_ids, written_offsets
+from stripe_platform.cdc.offsets import (
+    has_come_to,
+    last_stable_offsets,
+    message_end_offset,
+    topic_ids,
+    written_offsets,
+)
 from stripe_platform.cdc.slot import SLOT, slot_state
+from stripe_platform.cdc.snapshot import SnapshotNotTaken, take_snapshots
 from stripe_platform.cdc.topics import MESSAGE_TOPIC
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.oltp.connection import connect
@@ -79,6 +85,8 @@ class Cut:
 def make_cut(settings: Settings, *, timeout: timedelta = timedelta(seconds=60)) -> Cut:
     """Commit a marker, wait until it has come through the connector, and take every last stable offset.
 
+    Tables that need a snapshot are taken first: below a cut are all rows of every captured table.
+
     The connector writes in commit order, so whatever was committed before the marker is written once the
     marker is visible; what is written by then is waited for until it is visible too. Cuts made at the same
     time do not disturb each other. `CutNotMade` after `timeout`, or at once when the connector has failed or
@@ -88,6 +96,7 @@ def make_cut(settings: Settings, *, timeout: timedelta = timedelta(seconds=60)) 
     wait = _Wait(settings, timeout)
     wait.until_connector_can_run()
     wait.until_slot_exists()
+    wait.until_tables_are_taken()
     start = message_end_offset(settings)
     with connect(settings, autocommit=True) as postgres:
         made_at = _now(postgres)
@@ -124,6 +133,14 @@ class _Wait:
             self._check_time("the connector has no replication slot to read from yet")
             time.sleep(0.5)
 
+    def until_tables_are_taken(self) -> None:
+        """A table whose old rows are not in its topic would be short of them in every store built on the cut."""
+        left = timedelta(seconds=max(0.0, self._timeout - self._waited))
+        try:
+            take_snapshots(self._settings, limit=left)
+        except SnapshotNotTaken as failure:
+            raise CutNotMade(self._waited, str(failure)) from failure
+
     def until_message_came(self, cut_id: str, start: int) -> None:
         consumer = Consumer(
             connection(self._settings)
@@ -153,7 +170,7 @@ class _Wait:
         names = list(tables)
         # Asked once: under load the ends move on for ever.
         written = written_offsets(self._settings, names)
-        while not _come_to(stable := last_stable_offsets(self._settings, names), written):
+        while not has_come_to(stable := last_stable_offsets(self._settings, names), written):
             self._check_time("a Kafka transaction with changes from before the cut has not ended")
             time.sleep(0.05)
         return stable
@@ -179,22 +196,13 @@ class _Wait:
     def _check_time(self, reason: str) -> None:
         if self._waited > self._timeout:
             state = connector_state(self._settings)
-            phase = "in its initial snapshot" if is_in_initial_snapshot(self._settings) else "streaming"
             slot = slot_state(self._settings)
             told = slot.describe() if slot else f"no replication slot {SLOT!r}"
-            raise CutNotMade(self._waited, f"{reason} ({state.describe()}, {phase}; {told})")
+            raise CutNotMade(self._waited, f"{reason} ({state.describe()}; {told})")
 
     @property
     def _waited(self) -> float:
         return time.monotonic() - self._started
-
-
-def _come_to(stable: Offsets, written: Offsets) -> bool:
-    return all(
-        stable[table][partition] >= end
-        for table, partitions in written.items()
-        for partition, end in partitions.items()
-    )
 
 
 def cut_marker(value: bytes | None) -> str | None:

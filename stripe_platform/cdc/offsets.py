@@ -1,6 +1,6 @@
 """Where the topics begin and end, and which topics they are."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from confluent_kafka import IsolationLevel, TopicCollection, TopicPartition
 from confluent_kafka.admin import OffsetSpec
@@ -24,6 +24,13 @@ def written_offsets(settings: Settings, tables: Iterable[str]) -> dict[str, dict
 def beginning_offsets(settings: Settings, tables: Iterable[str]) -> dict[str, dict[int, int]]:
     """{table: {partition: offset of the oldest record still kept}}."""
     return _table_offsets(settings, tables, OffsetSpec.earliest())
+
+
+def has_come_to(offsets: Mapping[str, Mapping[int, int]], ends: Mapping[str, Mapping[int, int]]) -> bool:
+    """Whether the offsets are as far as the ends in every partition of the ends."""
+    return all(
+        offsets[table][partition] >= end for table, partitions in ends.items() for partition, end in partitions.items()
+    )
 
 
 def message_end_offset(settings: Settings) -> int:

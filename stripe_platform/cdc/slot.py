@@ -13,7 +13,11 @@ SELECT
     active,
     wal_status,
     coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint,
-    coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::bigint
+    coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::bigint,
+    (
+        SELECT CASE WHEN setting <> '-1' THEN pg_size_bytes(setting || unit) END
+        FROM pg_settings WHERE name = 'max_slot_wal_keep_size'
+    )
 FROM pg_replication_slots WHERE slot_name = %s
 """
 
@@ -23,9 +27,9 @@ class Slot:
     """The slot as PostgreSQL sees it.
 
     `is_ready`: decoding can begin (before, it waits for open transactions to end). `is_read`: the connector
-    streams from it, which it does not yet do during its initial snapshot. `wal_status` is PostgreSQL's word;
+    streams from it. `wal_status` is PostgreSQL's word;
     `lost` means that changes are gone. `kept_bytes` of log are held back for the slot; `unconfirmed_bytes` of
-    it the connector has not yet taken.
+    it the connector has not yet taken. At more than `limit_bytes` PostgreSQL gives the slot up; None: never.
     """
 
     is_ready: bool
@@ -33,6 +37,7 @@ class Slot:
     wal_status: str | None
     kept_bytes: int
     unconfirmed_bytes: int
+    limit_bytes: int | None = None
 
     def describe(self) -> str:
         """One line for a person."""

@@ -10,6 +10,7 @@ from confluent_kafka.admin import NewTopic
 from stripe_platform.cdc.broker import REQUEST_LIMIT, admin, named_errors
 from stripe_platform.environment import Environment
 from stripe_platform.errors import StripePlatformError
+from stripe_platform.oltp.replication import SIGNALS_SCHEMA, SIGNALS_TABLE
 from stripe_platform.oltp.tables import CAPTURED_TABLES, TABLES_BY_NAME
 from stripe_platform.settings import Settings
 
@@ -17,6 +18,10 @@ TOPIC_PREFIX = "stripe"
 MESSAGE_TOPIC = f"{TOPIC_PREFIX}.message"
 TRANSACTION_TOPIC = f"{TOPIC_PREFIX}.transaction"
 HEARTBEAT_TOPIC = f"__debezium-heartbeat.{TOPIC_PREFIX}"
+# Requests for snapshots and the bounds of their chunks; nobody reads it, but the connector cannot leave it out.
+SIGNAL_TOPIC = f"{TOPIC_PREFIX}.{SIGNALS_SCHEMA}.{SIGNALS_TABLE}"
+# How far snapshots are, and how they ended.
+NOTIFICATION_TOPIC = f"{TOPIC_PREFIX}.notification"
 
 # A row with its large values, uncompressed, must fit; the connector's max.request.size is the same figure.
 LARGEST_MESSAGE_BYTES = 10 * 1024 * 1024
@@ -72,7 +77,12 @@ def declared_topics() -> tuple[Topic, ...]:
     """Every topic that the connector writes."""
     return (
         *(Topic(topic_for(table.name), table.topic_partitions, CHANGES_ARE_KEPT) for table in CAPTURED_TABLES),
-        *(Topic(name, 1, SIGNALS_ARE_KEPT) for name in (MESSAGE_TOPIC, TRANSACTION_TOPIC, HEARTBEAT_TOPIC)),
+        *(
+            Topic(name, 1, SIGNALS_ARE_KEPT)
+            for name in (MESSAGE_TOPIC, TRANSACTION_TOPIC, HEARTBEAT_TOPIC, SIGNAL_TOPIC)
+        ),
+        # A snapshot whose end nobody has seen while it was kept is taken once more.
+        Topic(NOTIFICATION_TOPIC, 1, CHANGES_ARE_KEPT),
     )
 
 

@@ -5,6 +5,7 @@ import dagster as dg
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.raw.assets import raw_key
 from stripe_platform.raw.integrity import offsets_stored_twice, rows_beyond_offsets
+from stripe_platform.raw.unknown_values import rows_with_unknown_values
 from stripe_platform.settings import Settings
 
 
@@ -21,7 +22,16 @@ def _checks_of(table: str) -> list[dg.AssetChecksDefinition]:
         beyond = rows_beyond_offsets(settings, table)
         return dg.AssetCheckResult(passed=beyond == 0, metadata={"rows_beyond_offsets": beyond})
 
-    return [no_offset_is_stored_twice, rows_stay_below_the_stored_offsets]
+    @dg.asset_check(asset=raw_key(table), name="no_value_is_unknown")
+    def no_value_is_unknown(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+        """A large value that no change holds is null in every store, though the row has it."""
+        unknown = rows_with_unknown_values(settings, table)
+        return dg.AssetCheckResult(
+            passed=unknown == 0,
+            metadata={"rows_with_unknown_values": unknown, "remedy": f"stripe-platform snapshot {table} --again"},
+        )
+
+    return [no_offset_is_stored_twice, rows_stay_below_the_stored_offsets, no_value_is_unknown]
 
 
 change_log_checks = [check for table in CAPTURED_TABLES for check in _checks_of(table.name)]

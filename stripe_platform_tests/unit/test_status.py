@@ -1,6 +1,10 @@
-import pytest
+import io
 
-from stripe_platform.status import major_units
+import pytest
+from rich.console import Console
+
+from stripe_platform.settings import Settings
+from stripe_platform.status import PlatformStatus, SlotStatus, Stage, major_units, print_status, urls
 
 
 @pytest.mark.parametrize(
@@ -17,3 +21,51 @@ from stripe_platform.status import major_units
 )
 def test_minor_units_are_written_exactly_in_major_units(amount: int, exponent: int, text: str) -> None:
     assert major_units(amount, exponent) == text
+
+
+def printed(stage: Stage, slot: SlotStatus | None) -> str:
+    file = io.StringIO()
+    status = PlatformStatus(servers={"Kafka": "RUNNING"}, urls=urls(Settings()), stages=[stage], slot=slot, revenue=[])
+    print_status(status, Console(file=file, width=80))
+    return file.getvalue()
+
+
+def test_no_number_is_cut_short_in_a_narrow_terminal() -> None:
+    stage = Stage(
+        table="dispute_balance_transactions",
+        oltp_rows=123_456_789,
+        topic_begin_offsets={0: 100_000_000, 1: 11_111_111},
+        topic_end_offsets={0: 200_000_000, 1: 22_222_222},
+        topic_offset=222_222_222,
+        raw_rows=333_333_333,
+        staging_rows=444_444_444,
+        lag_messages=555_555,
+        lag_seconds=66.6,
+    )
+    slot = SlotStatus(
+        state="slot 'a' is read", wal_status="reserved", kept_bytes=77_777, unconfirmed_bytes=0, limit_bytes=888_888
+    )
+    text = printed(stage, slot)
+    for shown in (
+        *("dispute_balance_transactions", "123,456,789", "111,111,111", "222,222,222", "333,333,333", "444,444,444"),
+        *("555,555", "67 s", "slot 'a' is read", "77,777 bytes of log kept of 888,888 at most"),
+    ):
+        assert shown in text
+
+
+def test_what_cannot_be_read_is_shown_as_such() -> None:
+    nothing = Stage(
+        table="charges",
+        oltp_rows=None,
+        topic_begin_offsets=None,
+        topic_end_offsets=None,
+        topic_offset=None,
+        raw_rows=None,
+        staging_rows=None,
+        lag_messages=None,
+        lag_seconds=None,
+    )
+    text = printed(nothing, None)
+    assert "Replication slot: none, or it cannot be asked" in text
+    (line,) = [line for line in text.splitlines() if "charges" in line]
+    assert line.split() == ["charges", *["-"] * 7]

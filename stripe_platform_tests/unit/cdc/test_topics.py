@@ -1,7 +1,9 @@
 from stripe_platform.cdc.topics import (
     HEARTBEAT_TOPIC,
     MESSAGE_TOPIC,
+    NOTIFICATION_TOPIC,
     REPLICATION,
+    SIGNAL_TOPIC,
     TRANSACTION_TOPIC,
     TopicPartitionsDiffer,
     declared_topics,
@@ -19,7 +21,13 @@ def test_every_topic_the_connector_writes_is_declared_once() -> None:
     names = [topic.name for topic in declared_topics()]
     tables = {topic_for(table.name) for table in CAPTURED_TABLES}
     assert len(names) == len(set(names))
-    assert set(names) == tables | {MESSAGE_TOPIC, TRANSACTION_TOPIC, HEARTBEAT_TOPIC}
+    assert set(names) == tables | {
+        MESSAGE_TOPIC,
+        TRANSACTION_TOPIC,
+        HEARTBEAT_TOPIC,
+        SIGNAL_TOPIC,
+        NOTIFICATION_TOPIC,
+    }
 
 
 def test_a_table_s_topic_has_the_partitions_of_the_table() -> None:

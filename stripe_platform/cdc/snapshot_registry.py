@@ -1,0 +1,169 @@
+"""Which table was taken into which topic, and requests to the connector to take one; all in PostgreSQL."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import psycopg
+
+from stripe_platform.cdc.offsets import topic_ids
+from stripe_platform.errors import StripePlatformError
+from stripe_platform.oltp.catalog import all_columns
+from stripe_platform.oltp.connection import connect
+from stripe_platform.oltp.replication import SIGNALS_SCHEMA, SIGNALS_TABLE
+from stripe_platform.oltp.tables import CAPTURED_TABLES, TABLES_BY_NAME
+from stripe_platform.privacy.columns import personal_columns
+from stripe_platform.settings import Settings
+
+# Any fixed number serves: whoever requests waits for whoever is requesting.
+_LOCK = 7_316_410_053
+
+_UNDER_WAY = """
+SELECT signal_id, table_name, topic_id, requested_at FROM cdc.snapshots
+WHERE completed_at IS NULL AND failure IS NULL
+"""
+_END = """
+UPDATE cdc.snapshots SET completed_at = %(completed_at)s, rows = %(rows)s, failure = %(failure)s
+WHERE signal_id = %(signal_id)s AND table_name = %(table)s AND completed_at IS NULL AND failure IS NULL
+"""
+
+_ESTIMATE = """
+SELECT sum(leaf.reltuples)::bigint
+FROM pg_partition_tree(%s) AS tree INNER JOIN pg_class AS leaf ON leaf.oid = tree.relid
+WHERE tree.isleaf AND leaf.reltuples >= 0
+"""
+
+
+class PersonalColumnsNotLast(StripePlatformError):
+    """A table cannot be taken: the connector would take the values of streamed changes for those of other columns.
+
+    Debezium matches the two by place, and begins an incremental snapshot with the columns of the catalog, those
+    included that the publication leaves out.
+    """
+
+    def __init__(self, table: str, column: str) -> None:
+        super().__init__(
+            f"no snapshot of {table}: its column {column} comes after a personal one, so that a snapshot would mix up "
+            "the columns of changes that stream meanwhile; write a migration that moves the personal columns behind "
+            "all others, as 0014_personal_columns_last.sql does"
+        )
+
+
+@dataclass(frozen=True)
+class Request:
+    """One signal to the connector; `topic_ids` has the tables whose snapshots have not ended, with their topics."""
+
+    signal_id: str
+    requested_at: datetime
+    topic_ids: dict[str, str]
+
+
+@dataclass(frozen=True)
+class SnapshotTaken:
+    """All rows of a table, as they were at some moment between the two times, are committed in the topic.
+
+    `rows` is the connector's own count; it begins anew when the connector is started.
+    """
+
+    table: str
+    topic_id: str
+    rows: int
+    requested_at: datetime
+    completed_at: datetime
+
+    @property
+    def seconds(self) -> float:
+        """From the request to the end."""
+        return (self.completed_at - self.requested_at).total_seconds()
+
+
+def pending_snapshots(settings: Settings) -> tuple[str, ...]:
+    """The captured tables that have not been taken into the topic that has their name now."""
+    ids = topic_ids(settings, [table.name for table in CAPTURED_TABLES])
+    with connect(settings) as postgres:
+        taken = set(postgres.execute("SELECT table_name, topic_id FROM cdc.snapshots WHERE completed_at IS NOT NULL"))
+    return tuple(table for table, topic_id in ids.items() if (table, topic_id) not in taken)
+
+
+def request_pending(settings: Settings) -> None:
+    """Request the pending snapshots, unless some are under way."""
+    if tables := pending_snapshots(settings):
+        request(settings, tables)
+
+
+def request(settings: Settings, tables: Iterable[str]) -> Request:
+    """Ask the connector to take the tables; when an earlier request is under way, return that and ask nothing.
+
+    One request at a time: what the connector tells of a snapshot bears the id of the last signal it has seen.
+    Signal and record are one transaction, so that a killed process leaves both or none.
+    `PersonalColumnsNotLast` for a table that cannot be taken while changes stream.
+    """
+    ids = topic_ids(settings, tables)
+    with connect(settings) as postgres:
+        postgres.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        if under_way := _under_way(postgres):
+            return under_way
+        _check_columns(postgres, ids)
+        _signal(postgres, ids)
+        made = _under_way(postgres)
+    if made is None:
+        raise ValueError("a request needs a table")
+    return made
+
+
+def _check_columns(postgres: psycopg.Connection, tables: Iterable[str]) -> None:
+    columns = all_columns(postgres)
+    for table in tables:
+        personal = personal_columns().get(table, frozenset())
+        names = [column.name for column in columns[table]]
+        first = min((names.index(name) for name in personal), default=len(names))
+        if misplaced := [name for name in names[first:] if name not in personal]:
+            raise PersonalColumnsNotLast(table, misplaced[0])
+
+
+def _under_way(postgres: psycopg.Connection) -> Request | None:
+    rows = postgres.execute(_UNDER_WAY).fetchall()
+    if not rows:
+        return None
+    signal_id, _, _, requested_at = rows[0]
+    return Request(signal_id, requested_at.astimezone(UTC), {table: topic_id for _, table, topic_id, _ in rows})
+
+
+def _signal(postgres: psycopg.Connection, ids: dict[str, str]) -> None:
+    signal_id = str(uuid4())
+    wanted = {"type": "incremental", "data-collections": [TABLES_BY_NAME[table].qualified for table in ids]}
+    postgres.execute(
+        f"INSERT INTO {SIGNALS_SCHEMA}.{SIGNALS_TABLE} (id, type, data) VALUES (%s, 'execute-snapshot', %s)",
+        [signal_id, json.dumps(wanted)],
+    )
+    with postgres.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO cdc.snapshots (signal_id, table_name, topic_id) VALUES (%s, %s, %s)",
+            [(signal_id, table, topic_id) for table, topic_id in ids.items()],
+        )
+
+
+def record_completed(settings: Settings, request: Request, table: str, rows: int) -> SnapshotTaken:
+    """Record that the table is taken; to be called when all its rows are committed in its topic."""
+    now = datetime.now(UTC)
+    _record_end(settings, request, table, completed_at=now, rows=rows, failure=None)
+    return SnapshotTaken(table, request.topic_ids[table], rows, request.requested_at, now)
+
+
+def record_failed(settings: Settings, request: Request, table: str, failure: str) -> None:
+    """Record that this request will not take the table; a new one may."""
+    _record_end(settings, request, table, completed_at=None, rows=None, failure=failure)
+
+
+def _record_end(settings: Settings, request: Request, table: str, **end: datetime | int | str | None) -> None:
+    with connect(settings) as postgres:
+        postgres.execute(_END, {"signal_id": request.signal_id, "table": table, **end})
+
+
+def estimated_rows(settings: Settings, table: str) -> int | None:
+    """PostgreSQL's estimate of the rows of the table with its partitions; None where it has none."""
+    with connect(settings) as postgres:
+        ((rows,),) = postgres.execute(_ESTIMATE, [TABLES_BY_NAME[table].qualified]).fetchall()
+    return None if rows is None else int(rows)
