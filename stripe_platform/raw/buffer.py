@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow as pa
 from stripe_platform.cdc.envelope import Layout, Records, UnknownColumns, decode
 from stripe_platform.cdc.topics import topic_for
 from stripe_platform.raw.change_log import ChangeLog
-from stripe_platform.raw.schema import versioned
+from stripe_platform.raw.schema import UnknownToCatalog, versioned
 
 # Decoded in slices: a larger one is no faster and holds more text and parse tree in memory.
 DECODE_RECORDS = 4_000
@@ -26,7 +27,8 @@ def nowhere(point: Point) -> None:
 class TableBuffer:
     """Records of one table on their way from topic to log; full slices become typed columns early.
 
-    `definition` asks PostgreSQL's catalog for the table's columns, when a record has one the log has not.
+    `row` is the table's definition by PostgreSQL's catalog, which `definition` asks anew when a record has a column
+    that the log has not.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class TableBuffer:
         log: ChangeLog,
         layout: Layout,
         *,
+        row: pa.Schema,
         bounds: Mapping[int, int],
         definition: Callable[[], pa.Schema],
         at: Callable[[Point], None],
@@ -41,6 +44,7 @@ class TableBuffer:
         self.table = layout.table
         self.next_offsets = log.next_offsets
         self._log, self._layout, self._definition, self._at = log, layout, definition, at
+        self._row = row
         self._bounds = bounds
         self._at_end: set[int] = set()
         self._since = 0.0
@@ -100,13 +104,13 @@ class TableBuffer:
     def flush(self) -> int:
         """Commit what is held with the offsets after it, and return the number of rows written.
 
-        Errors leave the log as it was: `UndecodableRecord`, `SchemaChanged`, `LostRace`.
+        Errors leave the log as it was: `UndecodableRecord`, `SchemaChanged`, `UnknownToCatalog`, `LostRace`.
         """
         self._decode()
         if self.next_offsets == self._log.next_offsets:
             return 0
         if not self._decoded:
-            self._decoded = [versioned(decode(self._records(), self._layout), self._layout.columns)]
+            self._decoded = [versioned(decode(self._records(), self._layout), self._row)]
         # A slice read before a column was added lacks it.
         changes = pa.concat_tables(self._decoded, promote_options="default")
         self._at("committing")
@@ -125,13 +129,20 @@ class TableBuffer:
             changes = decode(self._records(), self._layout)
         except UnknownColumns:
             self._follow_definition()
-            changes = decode(self._records(), self._layout)
-        self._decoded.append(versioned(changes, self._layout.columns))
+            changes = self._decode_known()
+        self._decoded.append(versioned(changes, self._row))
         self._decoded_bytes += changes.nbytes
         self._forget_records()
         self._at("decoded")
 
+    def _decode_known(self) -> pa.Table:
+        try:
+            return decode(self._records(), self._layout)
+        except UnknownColumns as unknown:
+            raise UnknownToCatalog(self.table, unknown.columns) from unknown
+
     def _follow_definition(self) -> None:
-        columns = self._definition()
-        self._log.add_columns(columns)
-        self._layout = Layout(self.table, self._layout.key, columns, self._layout.placeholder)
+        row = self._definition()
+        self._log.follow(row)
+        self._layout = replace(self._layout, columns=self._log.readable(row))
+        self._row = row

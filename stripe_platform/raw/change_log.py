@@ -1,8 +1,10 @@
 """The raw change log: one append-only Delta table per captured table, its offsets in its own commits."""
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,13 +12,29 @@ from deltalake import CommitProperties, DeltaTable, Field, Transaction, WriterPr
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError
 
+from stripe_platform.cdc.envelope import CHANGE_FIELDS
 from stripe_platform.cdc.topics import topic_for
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.oltp.tables import TABLES_BY_NAME
-from stripe_platform.raw.schema import LOG_FIELDS, added_columns, log_schema
+from stripe_platform.raw.rewriting import only_rewriter
+from stripe_platform.raw.schema import (
+    LOG_FIELDS,
+    definition,
+    log_schema,
+    merged,
+    own_columns,
+    readable,
+    refuse_changes,
+    widened,
+)
 from stripe_platform.settings import Settings
 
 TOPIC_ID = "stripe_platform.topic_id"
+# The table's columns as last accepted, when they are others than the log's own: {column: type} as JSON.
+DEFINITION = "stripe_platform.definition"
+
+# The operation of a change that stands for lost ones.
+GAP = "g"
 
 # A table is opened by its last checkpoint and the commits after it: at 25 a commit stays at its first price.
 CHECKPOINT_EVERY_COMMITS = 25
@@ -29,9 +47,9 @@ class TopicRecreated(StripePlatformError):
 
     def __init__(self, table: str, folder: Path) -> None:
         super().__init__(
-            f"topic {topic_for(table)} was created again since raw/{table} was begun: its offsets begin anew and "
-            "say nothing about the stored ones; take a new snapshot of the table into the new topic, and move "
-            f"{folder} away, so that the log is built anew from it"
+            f"topic {topic_for(table)} was created again since raw/{table} ({folder}) was begun: its offsets begin "
+            "anew and say nothing about the stored ones; begin a new log with a new snapshot of the table: "
+            f"`stripe-platform recover {table}`"
         )
 
 
@@ -52,13 +70,14 @@ class ChangeLog:
     """The log of one table at the version in which it was opened, or that its own last commit made.
 
     Offsets are read and written against that one version: when another writer has committed to a partition
-    in between, the write is refused with `LostRace` and changes nothing.
+    in between, the write is refused with `LostRace` and changes nothing. `topic_id` is that of the topic whose changes
+    it holds.
     """
 
     def __init__(self, table: str, delta: DeltaTable) -> None:
         self.table = table
         self._delta = delta
-        self._topic_id = delta.metadata().configuration[TOPIC_ID]
+        self.topic_id = delta.metadata().configuration[TOPIC_ID]
         self._read_at = self._offsets()
 
     @classmethod
@@ -71,27 +90,99 @@ class ChangeLog:
         if not DeltaTable.is_deltatable(str(folder)):
             _create(folder, table, row, topic_id)
         log = cls(table, DeltaTable(folder))
-        if log._topic_id != topic_id:
+        if log.topic_id != topic_id:
             raise TopicRecreated(table, folder)
-        log.add_columns(row)
+        log.follow(row)
         return log
 
-    def add_columns(self, row: pa.Schema) -> None:
-        """Take in the columns of `row` that the log has not; `SchemaChanged` for any other difference."""
-        added = added_columns(self.table, pa.schema(self._delta.schema()), row)
-        if added:
-            fields = DeltaSchema.from_arrow(pa.schema(added)).fields
-            try:
+    @classmethod
+    def existing(cls, settings: Settings, table: str) -> "ChangeLog | None":
+        """The log as it is, whatever PostgreSQL and Kafka say today; None before the first drain."""
+        delta = _opened(settings, table)
+        return None if delta is None else cls(table, delta)
+
+    @property
+    def columns(self) -> pa.Schema:
+        """The table's columns that the log holds, those included that the table has no more."""
+        return own_columns(pa.schema(self._delta.schema()))
+
+    @property
+    def followed(self) -> dict[str, str]:
+        """{column: type} of the table's definition that was followed or accepted last."""
+        recorded = self._delta.metadata().configuration.get(DEFINITION)
+        return definition(self.columns) if recorded is None else json.loads(recorded)
+
+    def readable(self, row: pa.Schema) -> pa.Schema:
+        """The columns as which changes of a table of this definition are read into this log."""
+        return readable(self.columns, row)
+
+    def follow(self, row: pa.Schema) -> None:
+        """Take in the columns of `row` that are new; `SchemaChanged` for any other difference."""
+        refuse_changes(self.table, self.columns, self.followed, row)
+        self.accept(row)
+
+    def accept(self, row: pa.Schema) -> None:
+        """Go on with this definition of the table: what the log holds stays, and wider types are made room for.
+
+        Each of its commits may be the last: called again it does the rest. `SchemaNotAcceptable` when a column's
+        old and new values fit into no type together, `LostRace` when another writer was faster.
+        """
+        stored = pa.schema(self._delta.schema())
+        wanted = merged(self.table, stored, row)
+        try:
+            if list(wanted)[: len(stored)] != list(stored):
+                self._rewrite(wanted)
+            elif added := list(wanted)[len(stored) :]:
+                fields = DeltaSchema.from_arrow(pa.schema(added)).fields
                 self._delta.alter.add_columns([Field(field.name, field.type) for field in fields])
-            except CommitFailedError as refused:
-                raise LostRace(self.table) from refused
+            if self.followed != definition(row):
+                self._delta.alter.set_table_properties(
+                    {DEFINITION: json.dumps(definition(row))}, raise_if_not_exists=False
+                )
+        except (CommitFailedError, SchemaMismatchError) as refused:
+            raise LostRace(self.table) from refused
+
+    def _rewrite(self, wanted: pa.Schema) -> None:
+        """Replace every file by one of wider types, in one commit; files that came meanwhile stay beside them."""
+        uri = self._delta.table_uri
+        with only_rewriter(Path(unquote(urlsplit(uri).path))):
+            if DeltaTable(uri).version() != self._delta.version():
+                raise LostRace(self.table)
+            write_deltalake(
+                self._delta,
+                widened(self._delta.to_pyarrow_dataset(), wanted),
+                mode="overwrite",
+                schema_mode="overwrite",
+                writer_properties=WRITER,
+            )
 
     @property
     def next_offsets(self) -> dict[int, int]:
         """{partition: offset of the first record that the log has not taken}; 0 before the first."""
         return dict(self._read_at)
 
-    def append(self, changes: pa.Table, next_offsets: Mapping[int, int]) -> None:
+    @property
+    def whole_from(self) -> dict[int, int]:
+        """{partition: offset below which no cut sees all of what was read again after a gap}; empty without one."""
+        found = {place: self._delta.transaction_version(self._mark(place)) for place in self._read_at}
+        return {place: offset for place, offset in found.items() if offset is not None}
+
+    def record_gaps(self, begins: Mapping[int, int], whole_from: Mapping[int, int]) -> None:
+        """Go on at `begins`, in one commit: what the log knows of these partitions below counts no more.
+
+        Before each begin a change of operation `GAP` is written, which has neither key nor LSN. Of what was lost,
+        the rows that live are read again below `whole_from`. `LostRace` as `append`.
+        """
+        marks = [
+            {"_op": GAP, "_partition": partition, "_offset": begin - 1, "_snapshot": False, "_unchanged": []}
+            for partition, begin in begins.items()
+        ]
+        changes = pa.Table.from_pylist(marks, schema=pa.schema([*self.columns, *CHANGE_FIELDS, LOG_FIELDS[1]]))
+        self.append(changes, {**self._read_at, **begins}, whole_from)
+
+    def append(
+        self, changes: pa.Table, next_offsets: Mapping[int, int], whole_from: Mapping[int, int] | None = None
+    ) -> None:
         """Write versioned changes and the offsets after them in one commit; without changes only the offsets.
 
         `LostRace`, and nothing is written, when the stored offsets are no longer those that were read.
@@ -100,7 +191,10 @@ class ChangeLog:
             raise LostRace(self.table)
         moved = {place: offset for place, offset in next_offsets.items() if offset != self._read_at[place]}
         commit = CommitProperties(
-            app_transactions=[Transaction(self._application(place), offset) for place, offset in moved.items()]
+            app_transactions=[
+                *(Transaction(self._application(place), offset) for place, offset in moved.items()),
+                *(Transaction(self._mark(place), offset) for place, offset in (whole_from or {}).items()),
+            ]
         )
         try:
             if changes.num_rows:
@@ -113,6 +207,8 @@ class ChangeLog:
                 )
             else:
                 self._delta.create_write_transaction([], "append", self._delta.schema(), commit_properties=commit)
+                # Unlike the other call, this one leaves the version as it was.
+                self._delta.update_incremental()
         except (CommitFailedError, SchemaMismatchError) as refused:
             raise LostRace(self.table) from refused
         self._read_at |= moved
@@ -127,7 +223,10 @@ class ChangeLog:
         return {place: self._delta.transaction_version(self._application(place)) or 0 for place in places}
 
     def _application(self, partition: int) -> str:
-        return f"{self._topic_id}/{partition}"
+        return f"{self.topic_id}/{partition}"
+
+    def _mark(self, partition: int) -> str:
+        return f"{self._application(partition)}/whole_from"
 
 
 def _folder(settings: Settings, table: str) -> Path:
@@ -164,6 +263,17 @@ def next_offsets(settings: Settings, table: str) -> dict[int, int]:
     if delta is None:
         return dict.fromkeys(range(TABLES_BY_NAME[table].topic_partitions), 0)
     return ChangeLog(table, delta).next_offsets
+
+
+def set_aside(settings: Settings, table: str) -> Path:
+    """Move the log out of the lake whole, to where the next one of the table does not meet it; return its new path."""
+    folder = _folder(settings, table)
+    aside = settings.lake.with_name("set_aside") / f"{table}-{ChangeLog(table, DeltaTable(folder)).topic_id}"
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    # A compaction at work would put its files into a folder of the old name.
+    with only_rewriter(folder):
+        folder.rename(aside)
+    return aside
 
 
 def parquet_files(settings: Settings, table: str) -> list[str]:

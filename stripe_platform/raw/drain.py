@@ -13,11 +13,11 @@ from stripe_platform.cdc.envelope import Layout
 from stripe_platform.cdc.offsets import last_stable_offsets, topic_ids
 from stripe_platform.cdc.topics import topic_for
 from stripe_platform.errors import StripePlatformError
-from stripe_platform.oltp.catalog import Column, captured_columns
-from stripe_platform.oltp.connection import connect
+from stripe_platform.local.disk import check_free_space
 from stripe_platform.oltp.tables import CAPTURED_TABLES, TABLES_BY_NAME
 from stripe_platform.raw.buffer import Point, TableBuffer, nowhere
 from stripe_platform.raw.change_log import ChangeLog, LostRace
+from stripe_platform.raw.definition import table_columns, table_definition
 from stripe_platform.raw.reader import Event, TopicReader
 from stripe_platform.raw.report import BoundsNotReached, DrainReport, TableDrained, TablesStopped
 from stripe_platform.raw.schema import row_schema
@@ -48,8 +48,9 @@ def drain(
     Each batch of a table is one commit with the offsets after it, so that a drain that is killed, or runs
     twice or beside another, neither loses a row nor doubles one.
 
-    A table that cannot go on (`UndecodableRecord`, `SchemaChanged`, `TopicRecreated`, `OffsetsOutOfRange`)
-    stops where it is while the others go on; at the end `TablesStopped` says which and why.
+    A table that cannot go on (`UndecodableRecord`, `SchemaChanged`, `UnknownToCatalog`, `TopicRecreated`,
+    `OffsetsOutOfRange`) stops where it is while the others go on; at the end `TablesStopped` says which and why.
+    `NotEnoughDisk` ends all before the next batch is written; the next drain goes on from what was committed.
     """
     names = [table.name for table in CAPTURED_TABLES] if tables is None else list(tables)
     work = _Drain(settings, names, bounds, limit, at)
@@ -135,6 +136,8 @@ class _Drain:
 
     def _flush(self, reader: TopicReader, topics: list[str]) -> None:
         for topic in topics:
+            # Not in the try below: a full disk ends the drain, it does not stop one table after the other.
+            check_free_space(self._settings)
             held = self._buffers[topic]
             try:
                 written = held.flush()
@@ -169,7 +172,7 @@ class _Drain:
         """What is held of each table that can go on, by topic; of the others the error is kept."""
         going = [table for table in self._tables if table not in self.errors]
         ids = topic_ids(self._settings, going)
-        definitions = _definitions(self._settings)
+        definitions = table_columns(self._settings)
         logs: dict[str, tuple[ChangeLog, pa.Schema]] = {}
         for table in going:
             try:
@@ -188,9 +191,10 @@ class _Drain:
         placeholder = self._settings.secret("toast_placeholder")
         return TableBuffer(
             log,
-            Layout(table, TABLES_BY_NAME[table].key, row, placeholder),
+            Layout(table, TABLES_BY_NAME[table].key, log.readable(row), placeholder),
+            row=row,
             bounds=(self._bounds or {}).get(table, {}),
-            definition=partial(_definition, self._settings, table),
+            definition=partial(table_definition, self._settings, table),
             at=self._at,
         )
 
@@ -202,15 +206,6 @@ def _take(reader: TopicReader, held: TableBuffer, event: Event) -> None:
         held.reach_end(event.partition, event.offset)
     else:
         reader.refuse(event, held.next_offsets)
-
-
-def _definitions(settings: Settings) -> dict[str, tuple[Column, ...]]:
-    with connect(settings) as postgres:
-        return captured_columns(postgres)
-
-
-def _definition(settings: Settings, table: str) -> pa.Schema:
-    return row_schema(table, _definitions(settings)[table])
 
 
 def drain_up_to(

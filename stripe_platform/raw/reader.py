@@ -53,12 +53,20 @@ class OffsetsOutOfRange(StripePlatformError):
     """The topic no longer holds the record at the stored offset, or never did."""
 
     def __init__(self, table: str, partition: int, stored: int, begin: int, end: int) -> None:
-        deleted = f"{begin - stored:,} offsets were deleted unread"
-        gap = deleted if stored < begin else "the log is ahead of its topic"
+        topic = topic_for(table)
+        if stored < begin:
+            told = (
+                f"the records [{stored}, {begin}) were deleted unread, {begin - stored:,} offsets; read the rows again "
+                f"that live and go on behind the gap: `stripe-platform recover {table}`"
+            )
+        else:
+            told = (
+                "the log is ahead of its topic, which lost what it had; delete the topic with Kafka's tools, make it "
+                f"anew with `stripe-platform up`, and begin a new log: `stripe-platform recover {table}`"
+            )
         super().__init__(
-            f"raw/{table} would go on at offset {stored} of {topic_for(table)} partition {partition}, which "
-            f"holds {begin} to {end}: {gap}; what is missing cannot be read again: take a new snapshot of "
-            f"{table} into a new topic, and build the log anew from it"
+            f"raw/{table} would go on at offset {stored} of {topic} partition {partition}, which holds "
+            f"[{begin}, {end}): {told}"
         )
 
 

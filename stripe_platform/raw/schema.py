@@ -1,9 +1,10 @@
 """The columns of the raw change log: from PostgreSQL's types to Arrow's, which Delta keeps."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 
 from stripe_platform.cdc.envelope import CHANGE_FIELDS, TIMESTAMP
 from stripe_platform.errors import StripePlatformError
@@ -54,12 +55,35 @@ class ReservedColumn(StripePlatformError):
 
 
 class SchemaChanged(StripePlatformError):
-    """A captured table changed in a way that the raw change log cannot follow by itself."""
+    """A captured table changed in a way that its log follows only when it is told to."""
 
     def __init__(self, table: str, differences: Iterable[str]) -> None:
         super().__init__(
-            f"the definition of {table} no longer fits its raw change log: {'; '.join(differences)}; only "
-            "added columns are followed: restore the column, or move the log's folder away, to build it anew"
+            f"raw/{table} stops, for the definition of {table} changed: {'; '.join(differences)}; its changes wait in "
+            "the topic: put back what was changed, or have the log go on with the new definition, whatever it holds "
+            f"kept: `stripe-platform accept-schema {table}`"
+        )
+
+
+class SchemaNotAcceptable(StripePlatformError):
+    """No type of the log holds both a column's old values and its new ones exactly."""
+
+    def __init__(self, table: str, column: str, held: pa.DataType, new: pa.DataType) -> None:
+        super().__init__(
+            f"column {table}.{column} is {held} in its log and {new} in PostgreSQL, and no type holds both exactly: "
+            f"give the column its type back (or its name to no other), add one of the new type under a name of its "
+            f"own, and run `stripe-platform accept-schema {table}` for whatever was dropped"
+        )
+
+
+class UnknownToCatalog(StripePlatformError):
+    """Changes carry columns that neither the log nor PostgreSQL's catalog has."""
+
+    def __init__(self, table: str, columns: Iterable[str]) -> None:
+        super().__init__(
+            f"unread changes of {table} carry columns that its log never had and PostgreSQL has no more: "
+            f"{', '.join(sorted(columns))}; add each again with its type, drain, drop it, and run "
+            f"`stripe-platform accept-schema {table}`; if they are personal now, restart the connector"
         )
 
 
@@ -106,17 +130,86 @@ def versioned(changes: pa.Table, row: pa.Schema) -> pa.Table:
     return changes.append_column(field, pa.repeat(version, changes.num_rows))
 
 
-def added_columns(table: str, stored: pa.Schema, row: pa.Schema) -> list[pa.Field]:
-    """The fields of `row` that the stored log has not; `SchemaChanged` unless that is all the difference."""
-    own = [field for field in stored if field.name not in BOOKKEEPING]
-    found = {field.name: field.type for field in row}
+def own_columns(stored: pa.Schema) -> pa.Schema:
+    """The columns of a stored log without its bookkeeping: those that the table has, and those that it had."""
+    return pa.schema([field for field in stored if field.name not in BOOKKEEPING])
+
+
+def definition(row: pa.Schema) -> dict[str, str]:
+    """{column: type} in words that can be stored and compared."""
+    return {field.name: str(field.type) for field in row}
+
+
+def refuse_changes(table: str, stored: pa.Schema, followed: Mapping[str, str], row: pa.Schema) -> None:
+    """`SchemaChanged` unless `row` is the definition followed so far and columns that the log can take in."""
+    found = definition(row)
     differences = [
-        f"column {field.name} is gone (dropped or renamed)"
-        if field.name not in found
-        else f"column {field.name} was {field.type} and is {found[field.name]}"
-        for field in own
-        if found.get(field.name) != field.type
+        f"column {name} is gone (dropped or renamed)"
+        if name not in found
+        else f"column {name} was {type_} and is {found[name]}"
+        for name, type_ in followed.items()
+        if found.get(name) != type_
+    ]
+    held = {field.name: field.type for field in stored}
+    differences += [
+        f"column {field.name} is new as {field.type}, and was {held[field.name]} before it was dropped"
+        for field in row
+        if field.name not in followed
+        and field.name in held
+        and common_type(held[field.name], field.type) != held[field.name]
     ]
     if differences:
         raise SchemaChanged(table, differences)
-    return [field for field in row if field.name not in stored.names]
+
+
+def merged(table: str, stored: pa.Schema, row: pa.Schema) -> pa.Schema:
+    """The stored log's schema with the columns of `row` added, each type as wide as old and new values need.
+
+    `SchemaNotAcceptable` when no type is wide enough for both.
+    """
+    found = {field.name: field.type for field in row}
+    fields = []
+    for field in stored:
+        new = found.pop(field.name, field.type)
+        kept = common_type(field.type, new)
+        if kept is None:
+            raise SchemaNotAcceptable(table, field.name, field.type, new)
+        fields.append(pa.field(field.name, kept))
+    return pa.schema(fields + [pa.field(name, type_) for name, type_ in found.items()])
+
+
+def readable(stored: pa.Schema, row: pa.Schema) -> pa.Schema:
+    """As what changes of the table are read: its columns in the log's types, then those that it has no more.
+
+    Changes from before a column was dropped may be read after it.
+    """
+    held = {field.name: field for field in own_columns(stored)}
+    return pa.schema([held.pop(field.name) for field in row] + list(held.values()))
+
+
+def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """The narrowest type of the log that holds every value of both exactly; None when there is none."""
+    if one == other:
+        return one
+    if pa.types.is_integer(one) and pa.types.is_integer(other):
+        return max(one, other, key=lambda type_: type_.bit_width)
+    if pa.types.is_decimal(one) and pa.types.is_decimal(other):
+        scale = max(one.scale, other.scale)
+        precision = max(one.precision - one.scale, other.precision - other.scale) + scale
+        return pa.decimal128(precision, scale) if precision <= WIDEST_NUMERIC else None
+    return None
+
+
+def widened(log: ds.Dataset, wanted: pa.Schema) -> pa.RecordBatchReader:
+    """All rows of a stored log in a schema of the same columns or more, whose types are wider; a batch at a time."""
+
+    def column(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+        if field.name not in log.schema.names:
+            return pa.nulls(len(batch), field.type)
+        return batch.column(field.name).cast(field.type)
+
+    batches = (
+        pa.RecordBatch.from_arrays([column(batch, field) for field in wanted], schema=wanted)
+        for batch in log.to_batches(batch_readahead=1, fragment_readahead=1)
+    )
+    return pa.RecordBatchReader.from_batches(wanted, batches)

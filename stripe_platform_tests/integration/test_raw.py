@@ -284,7 +284,8 @@ def test_a_new_nullable_column_flows_without_a_restart_and_a_dropped_one_stops_i
     with connect(lake) as postgres:
         postgres.execute("UPDATE payments.customers SET nickname = 'nick' WHERE id = %s", (after,))
     drain_everything(lake, "customers")
-    assert stored(lake, "customers", "nickname", of=[before]) == [(None,)]
+    # Once or twice: the connector's first snapshot may read what it also streams.
+    assert set(stored(lake, "customers", "nickname", of=[before])) == {(None,)}
     assert stored(lake, "customers", "nickname", of=[after]) == [(None,), ("nick",)]
 
     with connect(lake) as postgres:
@@ -334,7 +335,8 @@ def test_offsets_that_were_deleted_unread_are_refused_with_their_number(lake: Se
     client = admin(lake)
     deleted = client.delete_records([TopicPartition(topic, 0, begin + 2)])
     assert [answer.result(LIMIT_SECONDS).low_watermark for answer in deleted.values()] == [begin + 2]
-    with pytest.raises(TablesStopped, match=r"2 offsets were deleted unread.*new snapshot") as stopped:
+    told = r"deleted unread, 2 offsets.*stripe-platform recover card_fingerprints"
+    with pytest.raises(TablesStopped, match=told) as stopped:
         drain(lake, ["card_fingerprints"])
     assert isinstance(stopped.value.errors["card_fingerprints"], OffsetsOutOfRange)
     assert next_offsets(lake, "card_fingerprints")[0] == begin

@@ -8,10 +8,11 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from stripe_platform.cdc.envelope import Layout, UndecodableRecord, UnknownColumns
+from stripe_platform.cdc.envelope import Layout, UndecodableRecord
 from stripe_platform.raw import buffer
 from stripe_platform.raw.buffer import Point, TableBuffer
 from stripe_platform.raw.change_log import ChangeLog, next_offsets, parquet_files
+from stripe_platform.raw.schema import UnknownToCatalog
 from stripe_platform.settings import Settings
 
 ROW = pa.schema({"id": pa.string(), "amount": pa.int64()})
@@ -32,7 +33,8 @@ class Held:
         log = ChangeLog.open(settings, "charges", row=ROW, topic_id="a")
         self.buffer = TableBuffer(
             log,
-            Layout("charges", ("id",), ROW, "placeholder"),
+            Layout("charges", ("id",), log.readable(ROW), "placeholder"),
+            row=ROW,
             bounds=bounds or {},
             definition=lambda: self.definition,
             at=self.points.append,
@@ -121,8 +123,24 @@ def test_a_new_column_is_followed_in_the_middle_of_a_batch(
     assert len(set(stored(settings, "_schema_version"))) == 2
 
 
-def test_a_column_that_the_catalog_does_not_know_stops_the_table(settings: Settings, held: Held) -> None:
+def test_a_column_that_the_catalog_does_not_know_stops_the_table_with_the_way_to_keep_its_values(
+    settings: Settings, held: Held
+) -> None:
     held.buffer.take(0, 0, value("a", nickname="bee"))
-    with pytest.raises(UnknownColumns, match="nickname"):
+    with pytest.raises(UnknownToCatalog, match=r"nickname; add each again.*accept-schema charges"):
         held.buffer.flush()
     assert next_offsets(settings, "charges")[0] == 0
+    # As the error says: with the column added again, what waits is read.
+    held.definition = WIDER
+    assert held.buffer.flush() == 1
+    assert stored(settings, "id, nickname") == [("a", "bee")]
+
+
+def test_changes_from_before_an_accepted_drop_keep_their_values_when_they_are_read_after_it(settings: Settings) -> None:
+    log = ChangeLog.open(settings, "charges", row=WIDER, topic_id="a")
+    log.accept(ROW)
+    held = Held(settings)
+    held.buffer.take(0, 0, value("a", nickname="bee"))
+    held.buffer.take(0, 1, value("b"))
+    assert held.buffer.flush() == 2
+    assert stored(settings, "id, nickname") == [("a", "bee"), ("b", None)]

@@ -19,7 +19,8 @@ from stripe_platform.raw.change_log import (
     row_count,
 )
 from stripe_platform.raw.integrity import offsets_stored_twice, rows_beyond_offsets
-from stripe_platform.raw.schema import SchemaChanged, versioned
+from stripe_platform.raw.maintenance import maintain
+from stripe_platform.raw.schema import SchemaChanged, SchemaNotAcceptable, versioned
 from stripe_platform.settings import Settings
 
 TABLE = "charges"
@@ -39,6 +40,12 @@ def changes(offsets: range, partition: int = 0, row: pa.Schema = ROW) -> pa.Tabl
         for offset in offsets
     ]
     return versioned(pa.Table.from_pylist(values, schema=pa.schema([*row, *CHANGE_FIELDS])), row)
+
+
+def existing(settings: Settings) -> ChangeLog:
+    log = ChangeLog.existing(settings, TABLE)
+    assert log is not None
+    return log
 
 
 def stored_ids(settings: Settings) -> list[str]:
@@ -140,7 +147,7 @@ def test_adding_a_column_lets_no_stale_writer_through(settings: Settings) -> Non
     stale, other = open_log(settings), open_log(settings)
     other.append(changes(range(3)), {0: 3})
     # Its own commit brings the stale writer to the newest version, past what the other wrote.
-    stale.add_columns(WIDER)
+    stale.follow(WIDER)
     with pytest.raises(LostRace):
         stale.append(changes(range(3), row=WIDER), {0: 3})
     assert row_count(settings, TABLE) == 3
@@ -165,9 +172,112 @@ def test_a_dropped_column_is_refused_when_the_log_is_opened(settings: Settings) 
         open_log(settings, pa.schema({"id": pa.string()}))
 
 
+def test_an_accepted_drop_keeps_the_old_values_and_null_comes_after(settings: Settings) -> None:
+    open_log(settings, WIDER).append(changes(range(1), row=WIDER), {0: 1})
+    existing(settings).accept(ROW)
+    log = open_log(settings)
+    assert log.readable(ROW) == WIDER
+    log.append(changes(range(1, 2), row=WIDER), {0: 2})
+    assert (log.followed, log.columns) == ({"id": "string", "amount": "int64"}, WIDER)
+    assert row_count(settings, TABLE) == 2
+
+
+def test_accepting_again_makes_no_commit(settings: Settings) -> None:
+    open_log(settings, WIDER)
+    existing(settings).accept(ROW)
+    version = DeltaTable(settings.lake / TABLE).version()
+    existing(settings).accept(ROW)
+    assert DeltaTable(settings.lake / TABLE).version() == version
+
+
+def test_a_column_that_comes_again_after_an_accepted_drop_flows_and_stops_when_it_is_dropped_again(
+    settings: Settings,
+) -> None:
+    open_log(settings, WIDER)
+    existing(settings).accept(ROW)
+    assert open_log(settings, WIDER).followed == {"id": "string", "amount": "int64", "nickname": "string"}
+    with pytest.raises(SchemaChanged, match="nickname is gone"):
+        open_log(settings)
+
+
+def test_an_accepted_rename_is_a_drop_and_an_addition(settings: Settings) -> None:
+    open_log(settings).append(changes(range(1)), {0: 1})
+    renamed = pa.schema({"id": pa.string(), "total": pa.int64()})
+    existing(settings).accept(renamed)
+    log = open_log(settings, renamed)
+    assert log.columns.names == ["id", "amount", "total"]
+    assert list(log.followed) == ["id", "total"]
+
+
+def test_an_accepted_narrower_type_leaves_the_log_s_wider_one(settings: Settings) -> None:
+    narrower = pa.schema({"id": pa.string(), "amount": pa.int32()})
+    open_log(settings).append(changes(range(1)), {0: 1})
+    with pytest.raises(SchemaChanged, match="amount was int64 and is int32"):
+        open_log(settings, narrower)
+    existing(settings).accept(narrower)
+    log = open_log(settings, narrower)
+    assert log.columns.field("amount").type == pa.int64()
+    with pytest.raises(SchemaChanged, match="amount was int32 and is int64"):
+        open_log(settings)
+
+
+NARROW = pa.schema({"id": pa.string(), "amount": pa.int32()})
+
+
+def test_an_accepted_wider_type_is_made_room_for_with_rows_offsets_and_topic_kept(settings: Settings) -> None:
+    log = open_log(settings, NARROW)
+    for offset in range(3):
+        log.append(changes(range(offset, offset + 1), row=NARROW), {0: offset + 1})
+    existing(settings).accept(ROW)
+    log = open_log(settings)
+    assert log.next_offsets[0] == 3
+    large = changes(range(2**40, 2**40 + 1))
+    log.append(large, {0: 2**40 + 1})
+    stored = duckdb.read_parquet(parquet_files(settings, TABLE)).order("_offset")
+    assert stored.select("id, amount").fetchall() == [
+        *((f"0-{offset}", offset) for offset in range(3)),
+        (f"0-{2**40}", 2**40),
+    ]
+
+
+def test_of_a_writer_and_a_widening_the_second_loses_and_no_row_with_it(settings: Settings) -> None:
+    first, stale, widening = open_log(settings, NARROW), open_log(settings, NARROW), existing(settings)
+    first.append(changes(range(2), row=NARROW), {0: 2})
+    with pytest.raises(LostRace):
+        widening.accept(ROW)
+    existing(settings).accept(ROW)
+    with pytest.raises(LostRace):
+        stale.append(changes(range(2), row=NARROW), {0: 2})
+    assert row_count(settings, TABLE) == 2
+    assert next_offsets(settings, TABLE)[0] == 2
+    assert offsets_stored_twice(settings, TABLE) == 0
+
+
+def test_a_widening_that_was_begun_before_a_compaction_doubles_nothing(settings: Settings) -> None:
+    log = open_log(settings, NARROW)
+    for offset in range(4):
+        log.append(changes(range(offset, offset + 1), row=NARROW), {0: offset + 1})
+    widening = existing(settings)
+    maintain(settings, TABLE)
+    with pytest.raises(LostRace):
+        widening.accept(ROW)
+    existing(settings).accept(ROW)
+    assert row_count(settings, TABLE) == 4
+    assert offsets_stored_twice(settings, TABLE) == 0
+
+
+def test_a_change_of_type_that_nothing_holds_leaves_the_log_as_it_was(settings: Settings) -> None:
+    open_log(settings)
+    with pytest.raises(SchemaNotAcceptable, match=r"charges\.amount is int64"):
+        existing(settings).accept(pa.schema({"id": pa.string(), "amount": pa.string()}))
+    assert open_log(settings).columns == ROW
+
+
 def test_a_topic_that_was_created_again_is_refused_with_the_remedy(settings: Settings) -> None:
     open_log(settings).append(changes(range(3)), {0: 3})
-    with pytest.raises(TopicRecreated, match=r"stripe\.payments\.charges.*new snapshot.*lake/raw/charges"):
+    with pytest.raises(
+        TopicRecreated, match=r"stripe\.payments\.charges.*lake/raw/charges.*stripe-platform recover charges"
+    ):
         open_log(settings, topic_id="another")
     assert next_offsets(settings, TABLE)[0] == 3
 

@@ -7,9 +7,14 @@ from stripe_platform.oltp.catalog import Column
 from stripe_platform.raw.schema import (
     ReservedColumn,
     SchemaChanged,
+    SchemaNotAcceptable,
     UnsupportedColumn,
-    added_columns,
+    common_type,
+    definition,
     log_schema,
+    merged,
+    readable,
+    refuse_changes,
     row_schema,
     schema_version,
 )
@@ -80,10 +85,16 @@ def test_the_log_is_the_row_then_its_bookkeeping() -> None:
     ]
 
 
-def test_an_added_column_is_found_and_an_unchanged_table_adds_none() -> None:
-    wider = row_schema("things", [*_columns(), column("nickname", "text")])
-    assert added_columns("things", log_schema(ROW), wider) == [pa.field("nickname", pa.string())]
-    assert added_columns("things", log_schema(ROW), ROW) == []
+WIDER = row_schema(
+    "things", [column("id", "uuid"), column("amount", "int8"), column("day", "date"), column("x", "text")]
+)
+
+
+def test_an_added_column_is_no_refusal_and_stands_behind_the_log_s_own() -> None:
+    log = log_schema(ROW)
+    refuse_changes("things", log, definition(ROW), WIDER)
+    assert list(merged("things", log, WIDER)) == [*log, pa.field("x", pa.string())]
+    assert merged("things", log, ROW) == log
 
 
 @pytest.mark.parametrize(
@@ -92,11 +103,58 @@ def test_an_added_column_is_found_and_an_unchanged_table_adds_none() -> None:
         ([column("id", "uuid"), column("day", "date")], "amount is gone"),
         ([column("id", "uuid"), column("total", "int8"), column("day", "date")], "amount is gone"),
         ([column("id", "uuid"), column("amount", "int4"), column("day", "date")], "amount was int64 and is int32"),
+        ([column("id", "uuid"), column("amount", "text"), column("day", "date")], "amount was int64 and is string"),
     ],
 )
-def test_a_dropped_renamed_or_narrowed_column_is_refused(changed: list[Column], message: str) -> None:
-    with pytest.raises(SchemaChanged, match=message):
-        added_columns("things", log_schema(ROW), row_schema("things", changed))
+def test_a_dropped_renamed_or_retyped_column_is_refused_with_the_command_that_accepts_it(
+    changed: list[Column], message: str
+) -> None:
+    with pytest.raises(SchemaChanged, match=f"{message}.*stripe-platform accept-schema things"):
+        refuse_changes("things", log_schema(ROW), definition(ROW), row_schema("things", changed))
+
+
+def test_a_longer_or_shorter_text_is_no_change() -> None:
+    was, now = (row_schema("things", [column("name", kind)]) for kind in ("text", "varchar"))
+    refuse_changes("things", log_schema(was), definition(was), now)
+
+
+@pytest.mark.parametrize(("again", "is_followed"), [("int4", True), ("int8", True), ("text", False)])
+def test_a_column_that_comes_again_is_followed_when_the_log_can_hold_it(again: str, is_followed: bool) -> None:
+    without = definition(pa.schema([ROW.field("id"), ROW.field("day")]))
+    comes = row_schema("things", [column("id", "uuid"), column("day", "date"), column("amount", again)])
+    if is_followed:
+        refuse_changes("things", log_schema(ROW), without, comes)
+    else:
+        with pytest.raises(SchemaChanged, match="amount is new as string, and was int64 before"):
+            refuse_changes("things", log_schema(ROW), without, comes)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "common"),
+    [
+        (pa.int16(), pa.int64(), pa.int64()),
+        (pa.int32(), pa.int32(), pa.int32()),
+        (pa.decimal128(20, 10), pa.decimal128(10, 2), pa.decimal128(20, 10)),
+        (pa.decimal128(10, 2), pa.decimal128(12, 8), pa.decimal128(16, 8)),
+        (pa.decimal128(38, 0), pa.decimal128(10, 2), None),
+        (pa.int64(), pa.string(), None),
+        (pa.date32(), pa.timestamp("us", tz="UTC"), None),
+    ],
+)
+def test_the_common_type_holds_both_exactly_or_there_is_none(
+    one: pa.DataType, other: pa.DataType, common: pa.DataType | None
+) -> None:
+    assert common_type(one, other) == common_type(other, one) == common
+
+
+def test_a_change_that_no_type_bridges_is_not_acceptable_and_the_way_out_is_named() -> None:
+    with pytest.raises(SchemaNotAcceptable, match=r"things\.day is date32.*under a name of its own"):
+        merged("things", log_schema(ROW), row_schema("things", [column("day", "text")]))
+
+
+def test_changes_are_read_as_the_table_s_columns_in_the_log_s_types_then_those_it_has_no_more() -> None:
+    row = row_schema("things", [column("amount", "int4"), column("id", "uuid")])
+    assert list(readable(log_schema(ROW), row)) == [ROW.field("amount"), ROW.field("id"), ROW.field("day")]
 
 
 def test_the_version_follows_names_types_and_order() -> None:

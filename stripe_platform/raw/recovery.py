@@ -1,0 +1,158 @@
+"""The way back for a log whose topic lost records before they were read, or was created again.
+
+What was lost cannot be read any more, but PostgreSQL still has what came of it: an incremental snapshot writes every
+living row into the topic, and a gap mark in the log says that nothing known before it counts.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
+
+from stripe_platform.cdc.offsets import beginning_offsets, last_stable_offsets, topic_ids
+from stripe_platform.cdc.snapshot import SnapshotTaken, take_snapshots
+from stripe_platform.cdc.topics import topic_for
+from stripe_platform.errors import StripePlatformError
+from stripe_platform.oltp.connection import connect
+from stripe_platform.raw.change_log import ChangeLog, LostRace, next_offsets, set_aside
+from stripe_platform.raw.definition import require_captured, table_definition
+from stripe_platform.raw.drain import drain_up_to
+from stripe_platform.raw.reader import OffsetsOutOfRange
+from stripe_platform.settings import Settings
+
+# Has every living row of the tables written into their topics; returns when the last of them is visible there.
+TakeSnapshots = Callable[[Sequence[str]], Iterable[SnapshotTaken]]
+Offsets = dict[str, dict[int, int]]
+
+ATTEMPTS = 3
+SNAPSHOT_LIMIT = timedelta(hours=6)
+
+
+class RowsLostAgain(StripePlatformError):
+    """Rows were deleted from the topic while the snapshot that wrote them was still being taken."""
+
+    def __init__(self, tables: Iterable[str]) -> None:
+        topics = ", ".join(topic_for(table) for table in tables)
+        super().__init__(
+            f"{ATTEMPTS} snapshots in a row lost rows before they were whole: the retention of {topics} is shorter "
+            "than a snapshot takes: raise `retention.ms` or `retention.bytes` there, then recover again"
+        )
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What was lost of one table: {partition: (first lost offset, first kept)}, or all of an earlier topic.
+
+    `set_aside` is where the log of the earlier topic lies now.
+    """
+
+    gaps: dict[int, tuple[int, int]]
+    set_aside: Path | None
+
+    def describe(self) -> str:
+        """One line for a person."""
+        lost = [f"[{first}, {kept}) of partition {partition}" for partition, (first, kept) in self.gaps.items()]
+        if self.set_aside:
+            lost.append(f"an earlier topic, whose log is now {self.set_aside}")
+        return f"lost {', '.join(lost)}; all rows were read again" if lost else "was recovered by another process"
+
+
+def recover(
+    settings: Settings,
+    tables: Iterable[str],
+    *,
+    take_snapshots: TakeSnapshots,
+    limit: timedelta = timedelta(minutes=30),
+) -> dict[str, Recovered]:
+    """Have the logs of the tables hold again what PostgreSQL holds; {table: what it had lost}.
+
+    Tables that lost nothing are left alone and out of the answer. Of the others the living rows are read again, the log
+    gets its gap marks and its new offsets in one commit (or is set aside whole, when its topic is another), and is
+    drained to the end of the snapshot. Ended at any point, it is called again: what was done is not done twice, but a
+    snapshot may be. `OffsetsOutOfRange` when a log is ahead of its topic, `RowsLostAgain`,
+    `NotCaptured`; errors as `drain_up_to`.
+    """
+    names = list(tables)
+    require_captured(names)
+    lost = [table for table in names if _has_lost(settings, table)]
+    if not lost:
+        return {}
+    begins = _read_again(settings, lost, take_snapshots)
+    whole = last_stable_offsets(settings, lost)
+    recovered = {table: _go_on(settings, table, begins[table], whole[table]) for table in lost}
+    drain_up_to(settings, lost, whole, limit=limit)
+    return recovered
+
+
+def recover_by_snapshots(settings: Settings, tables: Sequence[str]) -> dict[str, Recovered]:
+    """`recover` with Debezium's incremental snapshots; its errors and those of `take_snapshots`."""
+    return recover(
+        settings,
+        tables,
+        take_snapshots=lambda names: take_snapshots(settings, names, again=True, limit=SNAPSHOT_LIMIT),
+    )
+
+
+def told(tables: Iterable[str], recovered: Mapping[str, Recovered]) -> str:
+    """What was lost and made up for, in lines for a person."""
+    return "\n".join(
+        f"{table}: {recovered[table].describe()}" if table in recovered else f"{table}: has lost nothing"
+        for table in tables
+    )
+
+
+def _read_again(settings: Settings, tables: list[str], take_snapshots: TakeSnapshots) -> Offsets:
+    """Have the tables read again whole; the offsets at which their topics begin with all of that in them."""
+    begins: Offsets = {}
+    for _ in range(ATTEMPTS):
+        missing = [table for table in tables if table not in begins]
+        asked_at, ends = _postgres_clock(settings), last_stable_offsets(settings, missing)
+        # One that was under way may have written rows that are deleted by now.
+        taken = {snapshot.table for snapshot in take_snapshots(missing) if snapshot.requested_at >= asked_at}
+        now = beginning_offsets(settings, missing)
+        begins |= {
+            table: offsets
+            for table, offsets in now.items()
+            if table in taken and all(offsets[place] <= end for place, end in ends[table].items())
+        }
+        if len(begins) == len(tables):
+            return begins
+    raise RowsLostAgain(table for table in tables if table not in begins)
+
+
+def _postgres_clock(settings: Settings) -> datetime:
+    with connect(settings) as postgres:
+        now: datetime
+        ((now,),) = postgres.execute("SELECT clock_timestamp()").fetchall()
+    return now
+
+
+def _has_lost(settings: Settings, table: str) -> bool:
+    log = ChangeLog.existing(settings, table)
+    if log is not None and log.topic_id != topic_ids(settings, [table])[table]:
+        return True
+    begins, ends = beginning_offsets(settings, [table])[table], last_stable_offsets(settings, [table])[table]
+    stored = next_offsets(settings, table)
+    for partition, offset in stored.items():
+        if offset > ends[partition]:
+            raise OffsetsOutOfRange(table, partition, offset, begins[partition], ends[partition])
+    return bool(_gaps(stored, begins))
+
+
+def _gaps(stored: dict[int, int], begins: dict[int, int]) -> dict[int, tuple[int, int]]:
+    return {
+        partition: (offset, begins[partition]) for partition, offset in stored.items() if offset < begins[partition]
+    }
+
+
+@retry(retry=retry_if_exception_type(LostRace), wait=wait_random(0.05, 0.3), stop=stop_after_attempt(20), reraise=True)
+def _go_on(settings: Settings, table: str, begins: dict[int, int], whole_from: dict[int, int]) -> Recovered:
+    row, topic_id = table_definition(settings, table), topic_ids(settings, [table])[table]
+    existing = ChangeLog.existing(settings, table)
+    aside = set_aside(settings, table) if existing is not None and existing.topic_id != topic_id else None
+    log = ChangeLog.open(settings, table, row=row, topic_id=topic_id)
+    gaps = _gaps(log.next_offsets, begins)
+    log.record_gaps({partition: begin for partition, (_, begin) in gaps.items()}, whole_from)
+    return Recovered(gaps, aside)
