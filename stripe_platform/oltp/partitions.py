@@ -1,16 +1,25 @@
 """Monthly partitions of the tables that are ranged by `created`, months in UTC."""
 
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import psycopg
 from psycopg import sql
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.oltp.tables import CAPTURED_TABLES, SCHEMA
 
-LOCK_LIMIT = "30s"
+T = TypeVar("T")
+
+MONTHS_AHEAD = 3
+LOCK_LIMIT = timedelta(seconds=30)
 """How long a table may stay in use by others."""
+
+# Behind one who waits for a table everybody waits who wants it later: the waits are short, and there are many. Shorter
+# than PostgreSQL's deadlock_timeout of 1 s, too: it is this that gives way and not a payment.
+LOCK_WAIT = timedelta(milliseconds=300)
 
 
 class PartitionNotMade(StripePlatformError):
@@ -19,7 +28,7 @@ class PartitionNotMade(StripePlatformError):
     def __init__(self, partition: str) -> None:
         super().__init__(
             f"partition {SCHEMA}.{partition} was not made: another transaction kept its table in use "
-            f"for {LOCK_LIMIT}; "
+            f"for {LOCK_LIMIT.total_seconds():g} s; "
             "end the long transaction (pg_stat_activity names it) and try again"
         )
 
@@ -42,6 +51,14 @@ def months_between(first: datetime, last: datetime) -> Iterator[datetime]:
         month = next_month(month)
 
 
+def months_to_come(now: datetime) -> tuple[datetime, ...]:
+    """First instants of the month that holds `now` and of the `MONTHS_AHEAD` after it."""
+    months = [month_of(now)]
+    for _ in range(MONTHS_AHEAD):
+        months.append(next_month(months[-1]))
+    return tuple(months)
+
+
 def partition_name(table: str, month: datetime) -> str:
     """`charges_2018_04` for charges and April 2018."""
     return f"{table}_{month:%Y_%m}"
@@ -52,7 +69,7 @@ def ensure_partitions(connection: psycopg.Connection, months: Iterable[datetime]
 
     Rows of such a month that lie in the default partition move with it; change consumers see each of them
     deleted and inserted unchanged, in one transaction. Raises `PartitionNotMade` when a table stays in use
-    for 30 s.
+    for `LOCK_LIMIT`. Each partition is a transaction of its own where the connection commits by itself.
     """
     tables = [table.name for table in CAPTURED_TABLES if table.monthly]
     wanted = [(table, month) for month in sorted({month_of(month) for month in months}) for table in tables]
@@ -70,23 +87,46 @@ def ensure_partitions(connection: psycopg.Connection, months: Iterable[datetime]
     return tuple(made)
 
 
+def in_short_waits(connection: psycopg.Connection, act: Callable[[], T]) -> T:
+    """Run `act` in a transaction that waits for no lock longer than `LOCK_WAIT`, and again until `LOCK_LIMIT` is over.
+
+    Between two attempts nothing is held. Raises `psycopg.errors.LockNotAvailable` in the end.
+    """
+
+    def attempt() -> T:
+        with connection.transaction():
+            wait = f"{LOCK_WAIT // timedelta(milliseconds=1)}ms"
+            connection.execute("SELECT set_config('lock_timeout', %s, true)", [wait])
+            return act()
+
+    attempts = Retrying(
+        retry=retry_if_exception_type(psycopg.errors.LockNotAvailable),
+        stop=stop_after_delay(LOCK_LIMIT),
+        wait=wait_exponential_jitter(multiplier=0.1, max=2),
+        reraise=True,
+    )
+    return attempts(attempt)
+
+
 def _make(connection: psycopg.Connection, table: str, month: datetime) -> None:
     name = partition_name(table, month)
-    try:
-        with connection.transaction():
-            connection.execute("SELECT set_config('lock_timeout', %s, true)", [LOCK_LIMIT])
-            strays = _take_from_default(connection, table, month)
-            connection.execute(
-                sql.SQL("CREATE TABLE {} PARTITION OF {} FOR VALUES FROM ({}) TO ({})").format(
-                    sql.Identifier(SCHEMA, name),
-                    sql.Identifier(SCHEMA, table),
-                    sql.Literal(month),
-                    sql.Literal(next_month(month)),
-                )
+
+    def create() -> None:
+        strays = _take_from_default(connection, table, month)
+        connection.execute(
+            sql.SQL("CREATE TABLE {} PARTITION OF {} FOR VALUES FROM ({}) TO ({})").format(
+                sql.Identifier(SCHEMA, name),
+                sql.Identifier(SCHEMA, table),
+                sql.Literal(month),
+                sql.Literal(next_month(month)),
             )
-            connection.execute("CALL payments.guard_against_truncate(%s::regclass)", [f"{SCHEMA}.{name}"])
-            if strays:
-                _put_back(connection, table)
+        )
+        connection.execute("CALL payments.guard_against_truncate(%s::regclass)", [f"{SCHEMA}.{name}"])
+        if strays:
+            _put_back(connection, table)
+
+    try:
+        in_short_waits(connection, create)
     except psycopg.errors.LockNotAvailable as error:
         raise PartitionNotMade(name) from error
 

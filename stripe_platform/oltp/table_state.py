@@ -10,7 +10,7 @@ from psycopg import sql
 from stripe_platform.oltp.catalog import Column, all_columns
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.migrate import migrate
-from stripe_platform.oltp.partitions import ensure_partitions, month_of, next_month
+from stripe_platform.oltp.partitions import ensure_partitions, months_to_come
 from stripe_platform.oltp.tables import SCHEMA
 from stripe_platform.settings import Settings
 
@@ -36,11 +36,10 @@ class TableState:
 
 
 def bring_up_to_date(settings: Settings, tables: Iterable[str]) -> Iterator[TableState]:
-    """Migrate, make the partitions of this month and the next two, and tell what the named tables hold."""
+    """Migrate, make the partitions of the months to come, and tell what the named tables hold."""
     migrate(settings)
-    with connect(settings) as connection:
-        this_month = month_of(datetime.now(UTC))
-        ensure_partitions(connection, [this_month, next_month(this_month), next_month(next_month(this_month))])
+    with connect(settings, autocommit=True) as connection:
+        ensure_partitions(connection, months_to_come(datetime.now(UTC)))
     with connect(settings) as connection:
         connection.execute("SET LOCAL statement_timeout = '5min'")
         columns = all_columns(connection)
