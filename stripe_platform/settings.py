@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from psycopg.conninfo import make_conninfo
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, ByteSize, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from stripe_platform.environment import Environment
@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     mongodb_port: Port = 27017
     dagster_port: Port = 3000
     api_port: Port = 8000
+
+    # Below it nothing is started and no batch is written; a figure or a text like 5GB.
+    least_free_bytes: ByteSize = ByteSize(1_000_000_000)
 
     @model_validator(mode="before")
     @classmethod

@@ -14,9 +14,14 @@ LocalStackError
 ├── ServerFailed           a server ended while it was starting
 ├── ServerTimeout          a server did not get ready, or did not stop, in time
 ├── StackBusy              another command starts or stops the same stack
-└── BadSecret              a secret that cannot be handed over
+├── BadSecret              a secret that cannot be handed over
+├── UnknownServer          no server has the name
+├── NotAStack              a folder that `reset` had better not touch
+├── ResetNotConfirmed
+└── ResetUnfinished        what is left of the stack's data does not belong together
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from stripe_platform.errors import StripePlatformError
@@ -108,12 +113,12 @@ class NotThisMachine(LocalStackError):
 
 
 class NotEnoughDisk(LocalStackError):
-    """Starting on a full disk would end in broken data files."""
+    """Starting or writing on a full disk would end in broken data files."""
 
     def __init__(self, folder: Path, free: int, needed: int) -> None:
         super().__init__(
-            f"only {free / 1e9:.1f} GB are free at {folder}, {needed / 1e9:.0f} GB are needed: free some, "
-            "or set STRIPE_PLATFORM_HOME to a folder on a larger disk"
+            f"only {free / 1e9:.1f} GB are free at {folder}, {needed / 1e9:.1f} GB are needed (LEAST_FREE_BYTES): "
+            "free some and go on, nothing is lost; or set STRIPE_PLATFORM_HOME to a folder on a larger disk"
         )
 
 
@@ -161,4 +166,40 @@ class StackBusy(LocalStackError):
         super().__init__(
             f"another command has been starting or stopping the stack in {home} for {seconds:.0f} s: "
             "wait for it or end it, then try again"
+        )
+
+
+class UnknownServer(LocalStackError):
+    """No server of the stack has the name."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"there is no server {name!r}: the servers are {', '.join(known)}")
+
+
+class NotAStack(LocalStackError):
+    """Removing what lies in the folder would take more than a stack's data."""
+
+    def __init__(self, home: Path, reason: str) -> None:
+        super().__init__(
+            f"nothing was removed: {home} {reason}; set STRIPE_PLATFORM_HOME to the folder of the stack that you mean"
+        )
+
+
+class ResetNotConfirmed(LocalStackError):
+    """Nobody is there to be asked."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(
+            f"nothing was removed: a reset deletes all data in {home} and asks first, but there is no terminal to "
+            "ask on: call it from one, or say `stripe-platform reset --yes`"
+        )
+
+
+class ResetUnfinished(LocalStackError):
+    """A reset was cut short between two folders: a log without its database must not be started on."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(
+            f"a reset of {home} was cut short, and what is left does not belong together: "
+            "finish it with `stripe-platform reset --yes`, then try again"
         )

@@ -15,7 +15,8 @@ def check_ports(server: Server, settings: Settings) -> None:
     """Raise `PortTaken`, which names port, setting and holder, unless the server can have all its ports."""
     for setting, port in server.ports(settings).items():
         if not is_free(port):
-            raise PortTaken(server.title, port, setting, _holder(port))
+            holder = holder_of(port)
+            raise PortTaken(server.title, port, setting, describe(holder) if holder else None)
 
 
 def is_free(port: int) -> bool:
@@ -30,7 +31,8 @@ def is_free(port: int) -> bool:
     return True
 
 
-def _holder(port: int) -> str | None:
+def holder_of(port: int) -> psutil.Process | None:
+    """The process that listens on the port; None when nobody does, or when it may not be seen."""
     try:
         listening = psutil.net_connections(kind="tcp")
     except psutil.AccessDenied:
@@ -39,7 +41,15 @@ def _holder(port: int) -> str | None:
         listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
         if listens and connection.pid:
             try:
-                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
+                return psutil.Process(connection.pid)
             except psutil.NoSuchProcess:
                 return None
     return None
+
+
+def describe(holder: psutil.Process) -> str | None:
+    """Name and pid, for a person; None when the process has ended."""
+    try:
+        return f"{holder.name()} (pid {holder.pid})"
+    except psutil.NoSuchProcess:
+        return None

@@ -53,8 +53,13 @@ def data_folder(settings: Settings) -> Path:
     in_home = settings.home / "postgres"
     user = _run_as()
     if user and not in_home.exists() and not can_reach(settings.home, user):
-        return REACHABLE_FOLDER / hashlib.sha256(str(settings.home).encode()).hexdigest()[:12]
+        return folder_elsewhere(settings)
     return in_home.resolve()
+
+
+def folder_elsewhere(settings: Settings) -> Path:
+    """Where the data of this home lies when PostgreSQL's user cannot reach the home; of no other home."""
+    return REACHABLE_FOLDER / hashlib.sha256(str(settings.home).encode()).hexdigest()[:12]
 
 
 def give_up_durability(settings: Settings) -> None:

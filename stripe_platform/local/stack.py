@@ -1,7 +1,6 @@
 """The local stack: PostgreSQL, Kafka, Connect and MongoDB, started in order, watched, stopped in reverse."""
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +15,11 @@ from stripe_platform.local.connect import CONNECT
 from stripe_platform.local.credentials import NAMES as SECRET_NAMES
 from stripe_platform.local.credentials import with_secrets
 from stripe_platform.local.dagster import DAGSTER
+from stripe_platform.local.disk import check_free_space
 from stripe_platform.local.errors import (
     ForeignHome,
-    NotEnoughDisk,
     NotThisMachine,
+    ResetUnfinished,
     ServerFailed,
     ServerTimeout,
     StackBusy,
@@ -41,9 +41,10 @@ EVERY_SERVER = (*SERVERS, DAGSTER)
 # What holds payments, secrets or errors that name them; PostgreSQL's user must get through the home itself.
 PRIVATE_FOLDERS = ("run", "logs", "lake", "warehouse", "dagster", "dbt", "cuts")
 LOOPBACK = ("127.0.0.1", "localhost")
-LEAST_FREE_BYTES = 1_000_000_000
 LOCK_TIMEOUT_S = 300
 POLL_S = 0.1
+# In the run folder for as long as a reset removes data.
+RESET_MARK = "reset.unfinished"
 LOG_TAIL_BYTES = 16 * 1024
 QUOTE_CHARACTERS = 300
 
@@ -79,7 +80,8 @@ def start(settings: Settings, *, progress: Progress | None = None) -> StackRepor
     tell = progress or _tell_nobody
     _check_hosts(settings)
     _make_home(settings)
-    with _only_one(settings):
+    with only_one(settings):
+        _check_reset(settings)
         settings = with_secrets(settings)
         if not is_cache_complete():
             tell("fetching the servers (about 75 MB, only this once)")
@@ -96,7 +98,8 @@ def start(settings: Settings, *, progress: Progress | None = None) -> StackRepor
 def start_dagster(settings: Settings, *, progress: Progress | None = None) -> ServerState:
     """Bring up Dagster's webserver and daemon beside the running servers; returns when it answers."""
     _make_home(settings)
-    with _only_one(settings):
+    with only_one(settings):
+        _check_reset(settings)
         settings = with_secrets(settings)
         supervisor = _supervise(settings)
         _bring_up(DAGSTER, settings, supervisor, progress or _tell_nobody)
@@ -110,7 +113,7 @@ def stop(settings: Settings, *, progress: Progress | None = None) -> None:
         # The home may have been deleted under running servers.
         end_processes_of(settings.home)
         return
-    with _only_one(settings):
+    with only_one(settings):
         supervisor = Supervisor(settings)
         if supervisor.is_running():
             for stage in ((DAGSTER,), *reversed(STAGES)):
@@ -139,6 +142,11 @@ def _check_hosts(settings: Settings) -> None:
             raise NotThisMachine(name, getattr(settings, name))
 
 
+def _check_reset(settings: Settings) -> None:
+    if (run_folder(settings) / RESET_MARK).exists():
+        raise ResetUnfinished(settings.home)
+
+
 def _make_home(settings: Settings) -> None:
     try:
         settings.home.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -154,14 +162,18 @@ def _make_home(settings: Settings) -> None:
         if owner != os.geteuid():
             raise ForeignHome(settings.home, owner)
         folder.chmod(0o700)
-    free = shutil.disk_usage(settings.home).free
-    if free < LEAST_FREE_BYTES:
-        raise NotEnoughDisk(settings.home, free, LEAST_FREE_BYTES)
+    check_free_space(settings)
+
+
+def lock_file(settings: Settings) -> Path:
+    """The file that whoever starts, stops or resets the stack holds locked; every stack's home has it."""
+    return run_folder(settings) / "stack.lock"
 
 
 @contextmanager
-def _only_one(settings: Settings) -> Iterator[None]:
-    lock = FileLock(run_folder(settings) / "stack.lock", timeout=LOCK_TIMEOUT_S)
+def only_one(settings: Settings) -> Iterator[None]:
+    """Keep other commands from starting or stopping the same stack; `StackBusy` when one has been at it too long."""
+    lock = FileLock(lock_file(settings), timeout=LOCK_TIMEOUT_S)
     try:
         with lock:
             yield
