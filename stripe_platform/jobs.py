@@ -2,6 +2,9 @@
 
 import dagster as dg
 
+from stripe_platform.cdc.assets import take_tables
+from stripe_platform.cdc.snapshot import SNAPSHOT_LIMIT
+
 # A sensor asks for no run beside one that is still on its way.
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -11,11 +14,14 @@ UNFINISHED = [
     dg.DagsterRunStatus.CANCELING,
 ]
 
+PARTITIONS = dg.AssetSelection.assets(["oltp", "partitions"])
+LAKE = dg.AssetSelection.assets(["raw", "maintenance"])
+
 # One process for all steps: a step process of its own costs about ten seconds here, for loading the definitions.
 # dbt runs as a command of its own, so no step keeps the DuckDB file open (docs/adr/0004-one-process-per-run.md).
 set_up = dg.define_asset_job(
     "set_up",
-    selection=dg.AssetSelection.groups("oltp") | dg.AssetSelection.assets(["cdc", "connector"]),
+    selection=(dg.AssetSelection.groups("oltp") - PARTITIONS) | dg.AssetSelection.assets(["cdc", "connector"]),
     executor_def=dg.in_process_executor,
     description="Migrate PostgreSQL, make partitions, create the topics and register the connector.",
 )
@@ -24,7 +30,7 @@ oltp_to_warehouse = dg.define_asset_job(
     "oltp_to_warehouse",
     selection=(
         dg.AssetSelection.assets(["cdc", "cut"])
-        | dg.AssetSelection.groups("raw").without_checks()
+        | (dg.AssetSelection.groups("raw") - LAKE).without_checks()
         | dg.AssetSelection.groups("staging", "marts")
     ),
     executor_def=dg.in_process_executor,
@@ -41,3 +47,27 @@ data_quality = dg.define_asset_job(
     executor_def=dg.in_process_executor,
     description="Every check of the OLTP tables, the connector and the raw change log.",
 )
+
+partition_maintenance = dg.define_asset_job(
+    "partition_maintenance",
+    selection=PARTITIONS,
+    executor_def=dg.in_process_executor,
+    description="Make the months to come of the partitioned tables, and archive those past their retention.",
+)
+
+lake_maintenance = dg.define_asset_job(
+    "lake_maintenance",
+    selection=LAKE,
+    executor_def=dg.in_process_executor,
+    description="Merge the small files of the raw change log, and delete those that nobody reads any more.",
+)
+
+
+@dg.job(
+    executor_def=dg.in_process_executor,
+    tags={"dagster/max_runtime": str(int(SNAPSHOT_LIMIT.total_seconds()) + 300)},
+    description="Take captured tables into their topics by incremental snapshots: new ones, or again after a loss.",
+)
+def snapshot_tables() -> None:
+    """Configured on its one op: `tables` and `again`."""
+    take_tables()

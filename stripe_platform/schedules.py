@@ -2,13 +2,31 @@
 
 import dagster as dg
 
-from stripe_platform.jobs import data_quality
+from stripe_platform.jobs import data_quality, lake_maintenance, partition_maintenance
 
 # At night in UTC, when a payments company's tables are least busy.
 daily_data_quality = dg.ScheduleDefinition(
     name="daily_data_quality",
     job=data_quality,
     cron_schedule="30 3 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+
+# Well before the night's checks, which want every month's partition.
+daily_partition_maintenance = dg.ScheduleDefinition(
+    name="daily_partition_maintenance",
+    job=partition_maintenance,
+    cron_schedule="30 1 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+
+# Before the night's checks, which read every log whole: few large files are read faster than many small ones.
+nightly_lake_maintenance = dg.ScheduleDefinition(
+    name="nightly_lake_maintenance",
+    job=lake_maintenance,
+    cron_schedule="30 2 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
