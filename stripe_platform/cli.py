@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec
@@ -44,7 +45,7 @@ def up(
         bool, typer.Option("--empty", help="Servers, schema and connector only: no payments, no Dagster.")
     ] = False,
 ) -> None:
-    """Start the stack, migrate, register the connector, import sample payments and move them to the marts."""
+    """Start the stack, migrate, register the connector, simulate payments and move them to the marts."""
     from stripe_platform.bring_up import bring_up
 
     bring_up(load_settings(), empty=empty, console=Console())
@@ -77,12 +78,82 @@ def status(
 
 @app.command()
 @_plain_errors
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Examine machine, servers and stream; each finding comes with its remedy. Exits with 1 when there is a problem."""
+    from stripe_platform.doctor.examine import examine, print_diagnosis
+
+    diagnosis = examine(load_settings())
+    if as_json:
+        typer.echo(diagnosis.model_dump_json(indent=2))
+    else:
+        print_diagnosis(diagnosis, Console())
+    if diagnosis.has_problem:
+        raise typer.Exit(1)
+
+
+@app.command()
+@_plain_errors
+def logs(
+    server: Annotated[str | None, typer.Argument(help="One server; all of them when left out.")] = None,
+    following: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Last lines of each log.")] = 20,
+) -> None:
+    """Show the last lines of the servers' logs, with secrets masked."""
+    from stripe_platform.local.logs import show_logs
+
+    try:
+        show_logs(load_settings(), server, lines=lines, following=following, out=sys.stdout, told=messages)
+    except KeyboardInterrupt:
+        # The way to end it.
+        return
+
+
+def _is_asked_on_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+@app.command()
+@_plain_errors
+def reset(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Stop the stack and remove all its data and secrets; the next `up` begins from nothing."""
+    from stripe_platform.local.errors import ResetNotConfirmed
+    from stripe_platform.local.reset import plan_reset
+    from stripe_platform.local.reset import reset as remove_data
+
+    settings = load_settings()
+    if not yes:
+        plan = plan_reset(settings)
+        if not _is_asked_on_terminal():
+            raise ResetNotConfirmed(settings.home)
+        messages.print(f"This removes for good, in {plan.describe()}. Downloaded servers stay.", soft_wrap=True)
+        typer.confirm("Go on?", abort=True, err=True)
+    messages.print(f"removed, in {remove_data(settings).describe()}", soft_wrap=True)
+
+
+@app.command()
+@_plain_errors
 def run(job: Annotated[str, typer.Argument(help="Name of a Dagster job.")]) -> None:
     """Execute a Dagster job and wait for it; exits with 1 when it fails."""
     from stripe_platform.run import run_job
 
     if not run_job(load_settings(), job):
         raise typer.Exit(1)
+
+
+@app.command()
+@_plain_errors
+def snapshot(
+    tables: Annotated[list[str] | None, typer.Argument(help="Captured tables; left out: those that need it.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Although they have been taken: after a loss.")] = False,
+) -> None:
+    """Take captured tables into their topics while changes stream; one that is under way is waited for."""
+    from stripe_platform.bring_up import snapshot_with_progress
+
+    snapshot_with_progress(load_settings(), tables or None, again=again, console=Console())
 
 
 @app.command()
@@ -109,6 +180,26 @@ def psql(statement: Annotated[str, typer.Argument(help="One or more statements f
     execute_statement(load_settings(), statement, sys.stdout)
 
 
+@app.command("accept-schema")
+@_plain_errors
+def accept_schema(table: Annotated[str, typer.Argument(help="A captured table whose log stopped.")]) -> None:
+    """Have a table's log go on with the definition that PostgreSQL has of it today; nothing stored is lost."""
+    from stripe_platform.raw import acceptance
+
+    accepted = acceptance.accept_schema(load_settings(), table)
+    messages.print(acceptance.told(table, accepted), highlight=False, soft_wrap=True)
+
+
+@app.command()
+@_plain_errors
+def recover(tables: Annotated[list[str], typer.Argument(help="Captured tables whose topics lost records.")]) -> None:
+    """Read the rows of tables again whose changes were deleted unread, or whose topics were created again."""
+    from stripe_platform.raw import recovery
+
+    recovered = recovery.recover_by_snapshots(load_settings(), tables)
+    messages.print(recovery.told(tables, recovered), highlight=False, soft_wrap=True)
+
+
 @app.command("import-payments")
 @_plain_errors
 def import_payments(
@@ -121,6 +212,30 @@ def import_payments(
     from stripe_platform.bring_up import import_with_progress
 
     import_with_progress(load_settings(), file, skip_bad=skip_bad, console=Console())
+
+
+@app.command()
+@_plain_errors
+def simulate(  # noqa: PLR0917 - options have names
+    payments: Annotated[int | None, typer.Option(help="History: so many payments, written at once.")] = None,
+    days: Annotated[int, typer.Option(help="History: over so many days.")] = 90,
+    until: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="History: the day before which it ends; today.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Live: so many payments per second, as they happen.")] = None,
+    duration: Annotated[float, typer.Option(help="Live: for so many seconds.")] = 60.0,
+    seed: Annotated[int, typer.Option(help="The same seed, the same company.")] = 1,
+) -> None:
+    """Simulate a payments company: its past (--payments), once for the same arguments, or its present (--rate)."""
+    from stripe_platform.bring_up import simulate_live, simulate_with_progress
+
+    if (payments is None) == (rate is None):
+        raise typer.BadParameter("give --payments for a history, or --rate for live payments")
+    if payments is not None:
+        day = until.date() if until else None
+        simulate_with_progress(load_settings(), payments=payments, days=days, seed=seed, until=day, console=Console())
+    elif rate is not None:
+        simulate_live(load_settings(), rate=rate, duration=timedelta(seconds=duration), seed=seed, console=Console())
 
 
 if __name__ == "__main__":

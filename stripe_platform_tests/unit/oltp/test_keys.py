@@ -1,6 +1,7 @@
 import uuid
 from datetime import UTC, datetime
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
@@ -39,6 +40,16 @@ def test_two_keys_of_one_time_and_place_differ() -> None:
     times = column_of([datetime(2018, 4, 1)] * 1000)
 
     assert uuid_v7_keys(times, pl.Series([0] * 1000)).n_unique() == 1000
+
+
+def test_the_same_state_of_a_generator_makes_the_same_keys_and_another_others() -> None:
+    times, order = column_of([datetime(2018, 4, 1)] * 100), pl.Series(range(100))
+
+    first, again, other = (uuid_v7_keys(times, order, np.random.default_rng(seed)) for seed in (1, 1, 2))
+
+    assert first.equals(again)
+    assert not set(first) & set(other)
+    assert {uuid.UUID(key).version for key in first} == {7}
 
 
 def test_more_rows_of_one_instant_than_the_counter_holds_are_refused() -> None:

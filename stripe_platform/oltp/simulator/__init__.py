@@ -1,0 +1,1 @@
+"""A payments company made up by seed: its history at once, or its life as it happens."""
