@@ -39,8 +39,9 @@ def _runs(settings: Settings) -> list[tuple[str, str]]:
 def test_up_ends_with_the_rows_the_revenue_and_the_addresses(stack_up: Any) -> None:
     printed = stack_up.printed
     (charges,) = [line.split() for line in printed.splitlines() if line.strip().startswith("charges")]
-    assert int(charges[1].replace(",", "")) > FIRST_PAYMENTS
-    assert [charges[3], charges[4], charges[5]] == [charges[1], charges[1], "0"]
+    _, rows, _, _, raw, staging, lag, *_ = charges
+    assert int(rows.replace(",", "")) > FIRST_PAYMENTS
+    assert [raw, staging, lag] == [rows, rows, "0"]
     assert "Revenue" in printed
     for address in urls(stack_up.settings).values():
         assert address in printed
