@@ -18,9 +18,10 @@ import duckdb
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from stripe_platform.cdc.broker import admin
+from stripe_platform.cdc.broker import TopicMissing, admin
 from stripe_platform.cdc.cut import make_cut
 from stripe_platform.cdc.envelope import UndecodableRecord
+from stripe_platform.cdc.offsets import beginning_offsets, topic_ids
 from stripe_platform.cdc.topics import ensure_topics, topic_for
 from stripe_platform.local.environment import environment
 from stripe_platform.oltp.connection import connect
@@ -348,9 +349,23 @@ def test_a_topic_that_was_created_again_is_refused(lake: Settings) -> None:
     client.delete_topics([topic])[topic].result(LIMIT_SECONDS)
     _wait_until_gone(lake, topic)
     assert ensure_topics(lake) == (topic,)
+    _wait_until_known(lake, "refunds")
     with pytest.raises(TablesStopped, match="was created again") as stopped:
         drain(lake, ["refunds"])
     assert isinstance(stopped.value.errors["refunds"], TopicRecreated)
+
+
+def _wait_until_known(settings: Settings, table: str) -> None:
+    """A topic that was just created is unknown to the broker's metadata for a moment."""
+    waiting = threading.Event()
+    for _ in range(LIMIT_SECONDS * 10):
+        try:
+            beginning_offsets(settings, [table])
+            topic_ids(settings, [table])
+            return
+        except TopicMissing:
+            waiting.wait(0.1)
+    raise AssertionError(f"the topic of {table} does not appear")
 
 
 def _wait_until_gone(settings: Settings, topic: str) -> None:
