@@ -153,6 +153,15 @@ class Settings(BaseSettings):
         return value.get_secret_value()
 
 
+def without_secrets(settings: Settings, text: str) -> str:
+    """The text with *** wherever it held the value of a secret setting."""
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr) and (secret := value.get_secret_value()):
+            text = text.replace(secret, "***")
+    return text
+
+
 def load_settings() -> Settings:
     """Read the settings afresh: environment beats `.env` beats generated secrets."""
     secrets = _HomeSetting().stripe_platform_home / "secrets"

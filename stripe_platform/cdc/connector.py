@@ -15,11 +15,10 @@ from stripe_platform.errors import StripePlatformError
 from stripe_platform.oltp.replication import CDC_ROLE, PUBLICATION, SIGNALS_SCHEMA, SIGNALS_TABLE
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.privacy.columns import column_exclude_list
-from stripe_platform.settings import PROJECT_ROOT, Settings
+from stripe_platform.settings import PROJECT_ROOT, Settings, without_secrets
 
 CONNECTOR = "payments"
 CONFIG_FILE = PROJECT_ROOT / "debezium" / f"{CONNECTOR}.json"
-SECRETS = ("cdc_password", "toast_placeholder", "postgres_password")
 
 # Exceptions of other classes may quote the value that they could not convert.
 QUOTABLE = ("org.postgresql.", "org.apache.kafka.connect.errors.")
@@ -133,7 +132,7 @@ def _put(settings: Settings, client: ConnectClient, config: Mapping[str, str]) -
         client.put_config(CONNECTOR, config)
     except ConnectRefused as refusal:
         # Connect quotes what it found wrong, and it has resolved the references by then.
-        raise ConnectorRefused(_without_secrets(settings, str(refusal))) from None
+        raise ConnectorRefused(without_secrets(settings, str(refusal))) from None
 
 
 def _wait_until_running(
@@ -191,11 +190,4 @@ def failure_of(settings: Settings, trace: str) -> str:
         name = CLASS_NAME.match(first)
         first = name[0] if name else "an error without a class"
     causes = [line for line in others if line.startswith(QUOTABLE_CAUSES)]
-    return _without_secrets(settings, " ".join([first, *causes[-1:]]))
-
-
-def _without_secrets(settings: Settings, text: str) -> str:
-    for name in SECRETS:
-        if secret := getattr(settings, name):
-            text = text.replace(secret.get_secret_value(), "***")
-    return text
+    return without_secrets(settings, " ".join([first, *causes[-1:]]))

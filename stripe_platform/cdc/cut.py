@@ -18,13 +18,7 @@ from stripe_platform.cdc.connector import (
     ConnectorState,
     connector_state,
 )
-from stripe_platform.cdc.offsets import (
-    has_come_to,
-    last_stable_offsets,
-    message_end_offset,
-    topic_ids,
-    written_offsets,
-)
+from stripe_platform.cdc.offsets import all_written_visible, message_end_offset, topic_ids
 from stripe_platform.cdc.slot import SLOT, slot_state
 from stripe_platform.cdc.snapshot import SnapshotNotTaken, take_snapshots
 from stripe_platform.cdc.topics import MESSAGE_TOPIC
@@ -167,13 +161,11 @@ class _Wait:
         A Kafka transaction's end reaches its partitions one after the other: the marker may be visible while
         rows of the same transaction in another partition are not yet.
         """
-        names = list(tables)
-        # Asked once: under load the ends move on for ever.
-        written = written_offsets(self._settings, names)
-        while not has_come_to(stable := last_stable_offsets(self._settings, names), written):
-            self._check_time("a Kafka transaction with changes from before the cut has not ended")
-            time.sleep(0.05)
-        return stable
+        return all_written_visible(
+            self._settings,
+            tables,
+            lambda: self._check_time("a Kafka transaction with changes from before the cut has not ended"),
+        )
 
     def _is_next(self, consumer: Consumer, cut_id: str) -> bool:
         with named_errors(self._settings, MESSAGE_TOPIC):

@@ -1,6 +1,7 @@
 """Where the topics begin and end, and which topics they are."""
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 
 from confluent_kafka import IsolationLevel, TopicCollection, TopicPartition
 from confluent_kafka.admin import OffsetSpec
@@ -31,6 +32,23 @@ def has_come_to(offsets: Mapping[str, Mapping[int, int]], ends: Mapping[str, Map
     return all(
         offsets[table][partition] >= end for table, partitions in ends.items() for partition, end in partitions.items()
     )
+
+
+def all_written_visible(
+    settings: Settings, tables: Iterable[str], check_time: Callable[[], None]
+) -> dict[str, dict[int, int]]:
+    """The last stable offsets, once they have come to all that is written now; `check_time` ends the wait by raising.
+
+    A Kafka transaction's end reaches its partitions one after the other: rows of one transaction may be visible in
+    one partition and not yet in another.
+    """
+    names = list(tables)
+    # Asked once: under load the ends move on for ever.
+    written = written_offsets(settings, names)
+    while not has_come_to(stable := last_stable_offsets(settings, names), written):
+        check_time()
+        time.sleep(0.05)
+    return stable
 
 
 def message_end_offset(settings: Settings) -> int:

@@ -12,7 +12,7 @@ from stripe_platform.cdc import snapshot_notices, snapshot_registry
 from stripe_platform.cdc.broker import BrokerUnavailable
 from stripe_platform.cdc.connect import ConnectClient, ConnectUnavailable
 from stripe_platform.cdc.connector import CONNECTOR, HALTED, NOT_REGISTERED, connector_config, connector_state
-from stripe_platform.cdc.offsets import has_come_to, last_stable_offsets, written_offsets
+from stripe_platform.cdc.offsets import all_written_visible
 from stripe_platform.cdc.slot import slot_state
 from stripe_platform.cdc.snapshot_notices import Notice, Notices
 from stripe_platform.cdc.snapshot_registry import Request, SnapshotTaken, pending_snapshots
@@ -195,15 +195,8 @@ class _Snapshots:
     def tell(self, progress: SnapshotProgress) -> None:
         self._progress(progress)
 
-    def until_visible(self, table: str) -> None:
-        """A Kafka transaction's end reaches its partitions one after the other."""
-        written = written_offsets(self._settings, [table])
-        while not has_come_to(last_stable_offsets(self._settings, [table]), written):
-            self.check_time([table])
-            time.sleep(0.05)
-
     def completed(self, request: Request, table: str, rows: int) -> None:
-        self.until_visible(table)
+        all_written_visible(self._settings, [table], lambda: self.check_time([table]))
         self._taken.append(snapshot_registry.record_completed(self._settings, request, table, rows))
         self.tell(SnapshotProgress(table, rows, rows, is_complete=True))
 

@@ -36,9 +36,8 @@ from stripe_platform.doctor.stream import look_at_connector, look_at_slot, look_
 from stripe_platform.environment import Environment
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.local.errors import ServerTimeout
-from stripe_platform.local.logs import without_secrets
 from stripe_platform.local.stack import EVERY_SERVER, server_states
-from stripe_platform.settings import Settings
+from stripe_platform.settings import Settings, without_secrets
 
 LIMIT_S = 8.0
 STYLES = {State.OK: "green", State.WARNING: "yellow", State.PROBLEM: "bold red"}

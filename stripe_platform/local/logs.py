@@ -9,14 +9,13 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from pydantic import SecretStr
 from rich.console import Console
 
 from stripe_platform.local.errors import UnknownServer
 from stripe_platform.local.server import log_file
 from stripe_platform.local.stack import EVERY_SERVER
 from stripe_platform.local.supervisor import LOG_BACKUPS
-from stripe_platform.settings import Settings
+from stripe_platform.settings import Settings, without_secrets
 
 NAMES = (*(server.name for server in EVERY_SERVER), "supervisord")
 FOLLOW_POLL_S = 0.2
@@ -29,15 +28,6 @@ class Line:
 
     server: str
     text: str
-
-
-def without_secrets(settings: Settings, text: str) -> str:
-    """The text with *** wherever it held the value of a secret setting."""
-    for name in Settings.model_fields:
-        value = getattr(settings, name)
-        if isinstance(value, SecretStr) and (secret := value.get_secret_value()):
-            text = text.replace(secret, "***")
-    return text
 
 
 def servers_named(name: str | None) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ from filelock import FileLock, Timeout
 
 from stripe_platform.local.artifacts import fill_cache, is_cache_complete
 from stripe_platform.local.connect import CONNECT
-from stripe_platform.local.credentials import NAMES as SECRET_NAMES
 from stripe_platform.local.credentials import with_secrets
 from stripe_platform.local.dagster import DAGSTER
 from stripe_platform.local.disk import check_free_space
@@ -32,7 +31,7 @@ from stripe_platform.local.postgres import POSTGRES
 from stripe_platform.local.server import READY_TIMEOUT_S, Server, log_file, run_folder
 from stripe_platform.local.supervisor import Process, Supervisor, remove_socket
 from stripe_platform.local.survivors import end_processes_of
-from stripe_platform.settings import Settings
+from stripe_platform.settings import Settings, without_secrets
 
 # Each stage is started at once, when the stage before it is ready.
 STAGES = ((POSTGRES, KAFKA, MONGODB), (CONNECT,))
@@ -230,10 +229,7 @@ def _last_error(log: Path, seen: int, settings: Settings) -> str:
         lines = file.read().decode(errors="replace").splitlines()
     words = ("error", "fatal", "exception", "denied", "failed", "cannot")
     telling = [line for line in lines if any(word in line.lower() for word in words)] or lines or [""]
-    quote = telling[-1].strip()[:QUOTE_CHARACTERS]
-    for name in SECRET_NAMES:
-        quote = quote.replace(settings.secret(name), "***")
-    return quote
+    return without_secrets(settings, telling[-1].strip())[:QUOTE_CHARACTERS]
 
 
 def _states(settings: Settings, processes: Mapping[str, Process]) -> tuple[ServerState, ...]:

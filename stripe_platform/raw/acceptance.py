@@ -2,9 +2,7 @@
 
 from dataclasses import dataclass
 
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
-
-from stripe_platform.raw.change_log import ChangeLog, LostRace
+from stripe_platform.raw.change_log import ChangeLog, retry_lost_race
 from stripe_platform.raw.definition import require_captured, table_definition
 from stripe_platform.raw.schema import definition
 from stripe_platform.settings import Settings
@@ -46,7 +44,7 @@ def told(table: str, accepted: Acceptance) -> str:
     return "\n".join(lines)
 
 
-@retry(retry=retry_if_exception_type(LostRace), wait=wait_random(0.05, 0.3), stop=stop_after_attempt(20), reraise=True)
+@retry_lost_race
 def accept_schema(settings: Settings, table: str) -> Acceptance:
     """Have the log of a table go on with the table's definition of today; nothing that it holds is lost.
 

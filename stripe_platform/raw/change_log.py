@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Field, Transaction, WriterProperties, write_deltalake
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from stripe_platform.cdc.envelope import CHANGE_FIELDS
 from stripe_platform.cdc.topics import topic_for
@@ -66,6 +67,12 @@ class LostRace(Exception):
         )
 
 
+# Whoever lost begins again from what is stored now, after a moment, lest two meet at every attempt.
+retry_lost_race = retry(
+    retry=retry_if_exception_type(LostRace), wait=wait_random(0.05, 0.3), stop=stop_after_attempt(20), reraise=True
+)
+
+
 class ChangeLog:
     """The log of one table at the version in which it was opened, or that its own last commit made.
 
@@ -86,7 +93,7 @@ class ChangeLog:
 
         New columns are added. `TopicRecreated` or `SchemaChanged` when the stored log cannot be continued.
         """
-        folder = _folder(settings, table)
+        folder = log_folder(settings, table)
         if not DeltaTable.is_deltatable(str(folder)):
             _create(folder, table, row, topic_id)
         log = cls(table, DeltaTable(folder))
@@ -229,7 +236,8 @@ class ChangeLog:
         return f"{self._application(partition)}/whole_from"
 
 
-def _folder(settings: Settings, table: str) -> Path:
+def log_folder(settings: Settings, table: str) -> Path:
+    """Where the Delta table of the log lies, or will lie."""
     return settings.lake / TABLES_BY_NAME[table].name
 
 
@@ -253,7 +261,7 @@ def _create(folder: Path, table: str, row: pa.Schema, topic_id: str) -> None:
 
 
 def _opened(settings: Settings, table: str) -> DeltaTable | None:
-    folder = _folder(settings, table)
+    folder = log_folder(settings, table)
     return DeltaTable(folder) if DeltaTable.is_deltatable(str(folder)) else None
 
 
@@ -267,8 +275,10 @@ def next_offsets(settings: Settings, table: str) -> dict[int, int]:
 
 def set_aside(settings: Settings, table: str) -> Path:
     """Move the log out of the lake whole, to where the next one of the table does not meet it; return its new path."""
-    folder = _folder(settings, table)
-    aside = settings.lake.with_name("set_aside") / f"{table}-{ChangeLog(table, DeltaTable(folder)).topic_id}"
+    folder = log_folder(settings, table)
+    # Kafka's ids are base64: some hold a slash.
+    topic_id = ChangeLog(table, DeltaTable(folder)).topic_id.replace("/", "_")
+    aside = settings.lake.with_name("set_aside") / f"{table}-{topic_id}"
     aside.parent.mkdir(parents=True, exist_ok=True)
     # A compaction at work would put its files into a folder of the old name.
     with only_rewriter(folder):

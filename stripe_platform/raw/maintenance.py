@@ -15,6 +15,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.oltp.tables import TABLES_BY_NAME
+from stripe_platform.raw.change_log import log_folder
 from stripe_platform.raw.rewriting import only_rewriter
 from stripe_platform.settings import Settings
 
@@ -87,7 +88,7 @@ def maintain_all(
     maintained: dict[str, TableMaintained] = {}
     errors: dict[str, str] = {}
     for table in tables:
-        if not DeltaTable.is_deltatable(str(_folder(settings, table))):
+        if not DeltaTable.is_deltatable(str(log_folder(settings, table))):
             continue
         try:
             maintained[table] = maintain(settings, table, read_since=read_since)
@@ -110,7 +111,7 @@ def maintain(
     if kept < SHORTEST_KEPT:
         raise RetentionTooShort(kept)
     started = time.monotonic()
-    folder = _folder(settings, table)
+    folder = log_folder(settings, table)
     age = datetime.now(UTC) - read_since if read_since else kept
     with only_rewriter(folder):
         files_before, bytes_before = _files_and_bytes(folder)
@@ -128,10 +129,6 @@ def maintain(
         is_compacted,
         time.monotonic() - started,
     )
-
-
-def _folder(settings: Settings, table: str) -> Path:
-    return settings.lake / TABLES_BY_NAME[table].name
 
 
 def _files_and_bytes(folder: Path) -> tuple[int, int]:

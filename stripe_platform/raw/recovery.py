@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
-
 from stripe_platform.cdc.offsets import beginning_offsets, last_stable_offsets, topic_ids
-from stripe_platform.cdc.snapshot import SnapshotTaken, take_snapshots
+from stripe_platform.cdc.snapshot import SNAPSHOT_LIMIT, SnapshotTaken, take_snapshots
 from stripe_platform.cdc.topics import topic_for
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.oltp.connection import connect
-from stripe_platform.raw.change_log import ChangeLog, LostRace, next_offsets, set_aside
+from stripe_platform.raw.change_log import ChangeLog, next_offsets, retry_lost_race, set_aside
 from stripe_platform.raw.definition import require_captured, table_definition
 from stripe_platform.raw.drain import drain_up_to
 from stripe_platform.raw.reader import OffsetsOutOfRange
@@ -27,7 +25,6 @@ TakeSnapshots = Callable[[Sequence[str]], Iterable[SnapshotTaken]]
 Offsets = dict[str, dict[int, int]]
 
 ATTEMPTS = 3
-SNAPSHOT_LIMIT = timedelta(hours=6)
 
 
 class RowsLostAgain(StripePlatformError):
@@ -147,7 +144,7 @@ def _gaps(stored: dict[int, int], begins: dict[int, int]) -> dict[int, tuple[int
     }
 
 
-@retry(retry=retry_if_exception_type(LostRace), wait=wait_random(0.05, 0.3), stop=stop_after_attempt(20), reraise=True)
+@retry_lost_race
 def _go_on(settings: Settings, table: str, begins: dict[int, int], whole_from: dict[int, int]) -> Recovered:
     row, topic_id = table_definition(settings, table), topic_ids(settings, [table])[table]
     existing = ChangeLog.existing(settings, table)

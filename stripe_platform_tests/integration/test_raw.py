@@ -18,7 +18,7 @@ import duckdb
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from stripe_platform.cdc.broker import TopicMissing, admin
+from stripe_platform.cdc.broker import BrokerUnavailable, TopicMissing, admin
 from stripe_platform.cdc.cut import make_cut
 from stripe_platform.cdc.envelope import UndecodableRecord
 from stripe_platform.cdc.offsets import beginning_offsets, topic_ids
@@ -356,14 +356,14 @@ def test_a_topic_that_was_created_again_is_refused(lake: Settings) -> None:
 
 
 def _wait_until_known(settings: Settings, table: str) -> None:
-    """A topic that was just created is unknown to the broker's metadata for a moment."""
+    """A topic that was just created is for a moment unknown, then without a leader."""
     waiting = threading.Event()
     for _ in range(LIMIT_SECONDS * 10):
         try:
             beginning_offsets(settings, [table])
             topic_ids(settings, [table])
             return
-        except TopicMissing:
+        except (TopicMissing, BrokerUnavailable):
             waiting.wait(0.1)
     raise AssertionError(f"the topic of {table} does not appear")
 

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from stripe_platform.local import logs
 from stripe_platform.local.errors import UnknownServer
-from stripe_platform.local.logs import FollowedLog, follow, last_lines, missing_logs, show_logs, without_secrets
+from stripe_platform.local.logs import FollowedLog, follow, last_lines, missing_logs, show_logs
 from stripe_platform.local.server import log_file
 from stripe_platform.local.supervisor import LOG_BACKUPS
-from stripe_platform.settings import Settings
+from stripe_platform.settings import Settings, without_secrets
 
 CANARY = "canary-7f3a"
 

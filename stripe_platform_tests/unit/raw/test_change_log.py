@@ -17,6 +17,7 @@ from stripe_platform.raw.change_log import (
     next_offsets,
     parquet_files,
     row_count,
+    set_aside,
 )
 from stripe_platform.raw.integrity import offsets_stored_twice, rows_beyond_offsets
 from stripe_platform.raw.maintenance import maintain
@@ -264,6 +265,15 @@ def test_a_widening_that_was_begun_before_a_compaction_doubles_nothing(settings:
     existing(settings).accept(ROW)
     assert row_count(settings, TABLE) == 4
     assert offsets_stored_twice(settings, TABLE) == 0
+
+
+def test_a_log_whose_topic_has_a_slash_in_its_id_is_set_aside_under_its_table_s_name(settings: Settings) -> None:
+    open_log(settings, topic_id="L74/ZGxDSY2okdOOqin9gw").append(changes(range(3)), {0: 3})
+    aside = set_aside(settings, TABLE)
+    assert aside.parent == settings.lake.with_name("set_aside")
+    assert aside.name.startswith(f"{TABLE}-")
+    assert DeltaTable(aside).to_pyarrow_table().num_rows == 3
+    assert ChangeLog.existing(settings, TABLE) is None
 
 
 def test_a_change_of_type_that_nothing_holds_leaves_the_log_as_it_was(settings: Settings) -> None:
