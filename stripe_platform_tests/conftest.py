@@ -6,7 +6,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
@@ -107,7 +107,16 @@ def _remove(settings: Settings, folder: Path) -> None:
 def _clear_up_after_killed_runs() -> None:
     for folder in Path(tempfile.gettempdir()).glob(f"{HOME_PREFIX}*"):
         owner = re.match(rf"{HOME_PREFIX}(\d+)-", folder.name)
-        if owner and folder.stat().st_uid == os.geteuid() and not psutil.pid_exists(int(owner[1])):
-            for lock in folder.glob("**/run/stack.lock"):
-                local_stack.stop(Settings(stripe_platform_home=lock.parent.parent))
+        if owner and not psutil.pid_exists(int(owner[1])) and _is_own(folder):
+            # Another test run may be clearing up the same folder.
+            with suppress(FileNotFoundError):
+                for lock in folder.glob("**/run/stack.lock"):
+                    local_stack.stop(Settings(stripe_platform_home=lock.parent.parent))
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_own(folder: Path) -> bool:
+    try:
+        return folder.stat().st_uid == os.geteuid()
+    except FileNotFoundError:
+        return False
