@@ -6,7 +6,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -25,10 +25,9 @@ NewSettings = Callable[..., Settings]
 NewStack = Callable[[], Settings]
 
 
-@pytest.fixture(scope="session")
-def new_settings() -> Iterator[NewSettings]:
-    """Makes settings of a stack that is not started, in a temporary folder; it is stopped at the end."""
-    _clear_up_after_killed_runs()
+@contextmanager
+def _made_and_removed() -> Iterator[NewSettings]:
+    """Makes settings of stacks that are not started, each in a temporary folder; at the end they are stopped."""
     with ExitStack() as at_end:
 
         def make(subfolder: str = "") -> Settings:
@@ -42,42 +41,36 @@ def new_settings() -> Iterator[NewSettings]:
         yield make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_of_killed_runs() -> None:
+    _clear_up_after_killed_runs()
+
+
+# Of a module: servers that idle until the end of the session would take memory and time from the tests after it.
+@pytest.fixture(scope="module")
+def new_settings() -> Iterator[NewSettings]:
+    """Makes settings of a stack that is not started, in a temporary folder; it is stopped at the module's end."""
+    with _made_and_removed() as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
 def new_stack(new_settings: NewSettings) -> NewStack:
     """Makes running stacks of bare servers (no schema, no topics, no connector)."""
-
-    def make() -> Settings:
-        settings = local_stack.start(new_settings()).settings
-        # The data of a test need not outlive a power cut.
-        postgres.give_up_durability(settings)
-        return settings
-
-    return make
+    return lambda: _started(new_settings())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def new_platform(new_stack: NewStack) -> NewStack:
     """Makes running stacks that are migrated and have their topics and their connector, but no rows."""
-
-    def make() -> Settings:
-        # Not for tests that need bare servers or none.
-        from stripe_platform.cdc.connector import register
-        from stripe_platform.cdc.topics import ensure_topics
-        from stripe_platform.oltp.migrate import migrate
-
-        settings = new_stack()
-        migrate(settings)
-        ensure_topics(settings)
-        register(settings)
-        return settings
-
-    return make
+    return lambda: _registered(new_stack())
 
 
 @pytest.fixture(scope="session")
-def stack(new_platform: NewStack) -> Settings:
+def stack() -> Iterator[Settings]:
     """The one stack that the whole session shares: running, empty, migrated, its connector registered."""
-    return new_platform()
+    with _made_and_removed() as make:
+        yield _registered(_started(make()))
 
 
 @pytest.fixture
@@ -86,6 +79,23 @@ def stack_environment(stack: Settings, monkeypatch: pytest.MonkeyPatch) -> Setti
     for name, value in environment(stack).items():
         monkeypatch.setenv(name, value)
     return stack
+
+
+def _started(settings: Settings) -> Settings:
+    running = local_stack.start(settings).settings
+    # The data of a test need not outlive a power cut.
+    postgres.give_up_durability(running)
+    return running
+
+
+def _registered(settings: Settings) -> Settings:
+    # Not for tests that need bare servers or none.
+    from stripe_platform.cdc.connector import register
+    from stripe_platform.oltp.migrate import migrate
+
+    migrate(settings)
+    register(settings)
+    return settings
 
 
 def _free_ports() -> dict[str, int]:

@@ -1,7 +1,8 @@
-"""What the end-to-end tests share: the command line as a user calls it, and a file of payments."""
+"""What the end-to-end tests share: the command line as a user calls it, a file of payments, a comparison of rows."""
 
 import csv
 import io
+import json
 import os
 import subprocess
 import sys
@@ -11,10 +12,15 @@ from pathlib import Path
 import pytest
 
 from stripe_platform.local.environment import environment
+from stripe_platform.oltp.catalog import Column, captured_columns
+from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.sample import write_sample
+from stripe_platform.oltp.tables import CAPTURED_TABLES, SCHEMA
 from stripe_platform.settings import PROJECT_ROOT, Settings
+from stripe_platform.warehouse.query import query_rows
 
 COMMAND_LIMIT_S = 240
+Row = tuple[object, ...]
 
 
 class CommandLine:
@@ -59,3 +65,44 @@ def payments_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     own = tmp_path_factory.mktemp("payments") / "payments.parquet"
     write_sample(own, payments=20_000)
     return own
+
+
+@pytest.fixture(scope="session")
+def assert_staging_is_oltp() -> Callable[[Settings], None]:
+    """Compares every captured column of every row of every captured table in PostgreSQL with staging."""
+
+    def compare(settings: Settings) -> None:
+        with connect(settings) as postgres:
+            columns = captured_columns(postgres)
+            for table in CAPTURED_TABLES:
+                listed = columns[table.name]
+                names = ", ".join(_as_text(column, "(extract(epoch from {}) * 1000000)::bigint") for column in listed)
+                oltp = postgres.execute(f"SELECT {names} FROM {SCHEMA}.{table.name}".encode()).fetchall()
+                names = ", ".join(_as_text(column, "epoch_us({})") for column in listed)
+                staged = query_rows(
+                    settings, f"select {names} from staging_state.state_{table.name} where not _deleted"
+                )
+                expected, found = (_by_key(rows, listed, table.key) for rows in (oltp, staged))
+                assert len(found) == len(staged), f"{table.name}: a key is in staging twice"
+                differing = [key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)]
+                assert not differing, (
+                    f"{table.name}: {len(differing)} of {len(expected)} rows differ, {len(found)} are staged"
+                )
+
+    return compare
+
+
+def _as_text(column: Column, microseconds: str) -> str:
+    return f"cast({microseconds.format(column.name) if column.type == 'timestamptz' else column.name} as varchar)"
+
+
+def _by_key(rows: list[Row], columns: tuple[Column, ...], key: tuple[str, ...]) -> dict[Row, Row]:
+    places = [place for place, column in enumerate(columns) if column.name in key]
+    documents = {place for place, column in enumerate(columns) if column.type == "jsonb"}
+    return {
+        tuple(row[place] for place in places): tuple(
+            json.loads(str(value)) if place in documents and value is not None else value
+            for place, value in enumerate(row)
+        )
+        for row in rows
+    }
