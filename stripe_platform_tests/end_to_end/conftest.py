@@ -7,17 +7,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
+import duckdb
 import pytest
 
+from stripe_platform.cdc.cut import make_cut
 from stripe_platform.local.environment import environment
 from stripe_platform.oltp.catalog import Column, captured_columns
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.sample import write_sample
 from stripe_platform.oltp.tables import CAPTURED_TABLES, SCHEMA
+from stripe_platform.raw.drain import drain_up_to
 from stripe_platform.settings import PROJECT_ROOT, Settings
-from stripe_platform.warehouse.query import query_rows
+from stripe_platform.warehouse.build import build_path, builder, prepare_build
+from stripe_platform.warehouse.project import DBT, PROJECT_DIR, dbt_environment
 
 COMMAND_LIMIT_S = 240
 Row = tuple[object, ...]
@@ -67,11 +72,43 @@ def payments_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return own
 
 
+def stage(settings: Settings) -> Callable[[str], list[Row]]:
+    """Take a cut, drain to it and build staging on it, without the marts; gives a query of the build file."""
+    cut = make_cut(settings, timeout=timedelta(seconds=120))
+    drain_up_to(settings, cut.offsets, cut.offsets)
+    target = str(settings.home / "target")
+    with builder(settings):
+        prepare_build(settings, cut)
+        with dbt_environment(settings):
+            built = subprocess.run(
+                [DBT, "--quiet", "build", "--select", "staging"],
+                cwd=PROJECT_DIR,
+                env=os.environ | {"DBT_TARGET_PATH": target, "DBT_LOG_PATH": target},
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_LIMIT_S,
+                check=False,
+            )
+        assert built.returncode == 0, built.stdout[-4000:]
+
+    def query(sql: str) -> list[Row]:
+        with duckdb.connect(str(build_path(settings)), read_only=True) as connection:
+            return connection.execute(sql).fetchall()
+
+    return query
+
+
+@pytest.fixture(scope="session")
+def staged() -> Callable[[Settings], Callable[[str], list[Row]]]:
+    return stage
+
+
 @pytest.fixture(scope="session")
 def assert_staging_is_oltp() -> Callable[[Settings], None]:
-    """Compares every captured column of every row of every captured table in PostgreSQL with staging."""
+    """Builds staging and compares every captured column of every row of every captured table in PostgreSQL with it."""
 
     def compare(settings: Settings) -> None:
+        query = stage(settings)
         with connect(settings) as postgres:
             columns = captured_columns(postgres)
             for table in CAPTURED_TABLES:
@@ -79,9 +116,7 @@ def assert_staging_is_oltp() -> Callable[[Settings], None]:
                 names = ", ".join(_as_text(column, "(extract(epoch from {}) * 1000000)::bigint") for column in listed)
                 oltp = postgres.execute(f"SELECT {names} FROM {SCHEMA}.{table.name}".encode()).fetchall()
                 names = ", ".join(_as_text(column, "epoch_us({})") for column in listed)
-                staged = query_rows(
-                    settings, f"select {names} from staging_state.state_{table.name} where not _deleted"
-                )
+                staged = query(f"select {names} from staging_state.state_{table.name} where not _deleted")
                 expected, found = (_by_key(rows, listed, table.key) for rows in (oltp, staged))
                 assert len(found) == len(staged), f"{table.name}: a key is in staging twice"
                 differing = [key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)]

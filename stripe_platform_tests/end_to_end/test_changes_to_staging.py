@@ -4,7 +4,6 @@ import json
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import psycopg
 import pytest
@@ -22,6 +21,7 @@ MERCHANT = (
     "INSERT INTO merchants (business_name, mcc, country, default_currency, metadata) "
     "VALUES (%s, '5411', 'DE', 'eur', %s) RETURNING id"
 )
+Stage = Callable[[Settings], Callable[[str], list[tuple[object, ...]]]]
 COMPARED = "id, business_name, mcc, charges_enabled, metadata"
 
 
@@ -33,7 +33,7 @@ def settings(new_stack: Callable[[], Settings]) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def first_start(settings: Settings, command_line: Any) -> Any:
+def first_start(settings: Settings) -> Settings:
     """A connector whose first start meets 40 open transactions at any moment, ending in random order."""
     chance = random.Random(7)  # noqa: S311 - repeatable, not secret
     with connect(settings) as postgres:
@@ -56,7 +56,7 @@ def first_start(settings: Settings, command_line: Any) -> Any:
             transaction.close()
             free.append(merchant)
         registered.result()
-    return command_line(settings)
+    return settings
 
 
 def _merchant(postgres: psycopg.Connection, name: str, metadata: str = "{}") -> object:
@@ -77,30 +77,26 @@ def _begin(settings: Settings, merchant: object, number: int) -> psycopg.Connect
     return transaction
 
 
-def _assert_staging_is_postgres(line: Any) -> None:
-    staged = line.rows("select merchant_id, business_name, mcc, charges_enabled, metadata from staging.stg_merchants")
-    with connect(line.settings) as postgres:
+def _assert_staging_is_postgres(settings: Settings, staged: Stage) -> None:
+    query = staged(settings)
+    found = query("select merchant_id, business_name, mcc, charges_enabled, metadata from staging.stg_merchants")
+    with connect(settings) as postgres:
         rows = postgres.execute(f"SELECT {COMPARED} FROM merchants".encode()).fetchall()
-    assert {
-        row["merchant_id"]: (
-            row["business_name"],
-            row["mcc"],
-            row["charges_enabled"] == "true",
-            json.loads(row["metadata"]),
-        )
-        for row in staged
-    } == {str(key): (name, mcc, enabled, metadata) for key, name, mcc, enabled, metadata in rows}
-    assert len(staged) == len(rows)
+    assert {key: (*row, json.loads(metadata)) for key, *row, metadata in found} == {
+        str(key): (*row, metadata) for key, *row, metadata in rows
+    }
+    assert len(found) == len(rows)
 
 
-def test_transactions_open_across_the_first_start_end_as_in_postgres(first_start: Any) -> None:
-    first_start("run", "oltp_to_warehouse")
-    _assert_staging_is_postgres(first_start)
+def test_transactions_open_across_the_first_start_end_as_in_postgres(first_start: Settings, staged: Stage) -> None:
+    _assert_staging_is_postgres(first_start, staged)
 
 
-def test_updates_deletes_and_large_values_that_did_not_change_end_as_in_postgres(first_start: Any) -> None:
+def test_updates_deletes_and_large_values_that_did_not_change_end_as_in_postgres(
+    first_start: Settings, staged: Stage
+) -> None:
     large = json.dumps({"note": random.Random(1).randbytes(LARGE_BYTES).hex()})  # noqa: S311
-    with connect(first_start.settings) as postgres:
+    with connect(first_start) as postgres:
         keeps, changes, empties, leaves = (
             _merchant(postgres, name, large) for name in ("keeps", "changes", "empties", "leaves")
         )
@@ -112,13 +108,11 @@ def test_updates_deletes_and_large_values_that_did_not_change_end_as_in_postgres
         postgres.execute("UPDATE merchants SET metadata = '{}' WHERE id = %s", (empties,))
         postgres.execute("DELETE FROM merchants WHERE id = %s", (leaves,))
         postgres.commit()
-    first_start("run", "oltp_to_warehouse")
-    _assert_staging_is_postgres(first_start)
+    _assert_staging_is_postgres(first_start, staged)
 
-    with connect(first_start.settings) as postgres:
+    with connect(first_start) as postgres:
         # Unchanged once more, now against the state that an earlier build left.
         postgres.execute("UPDATE merchants SET mcc = '5813' WHERE id = %s", (keeps,))
         postgres.execute("DELETE FROM merchants WHERE id = %s", (changes,))
         postgres.commit()
-    first_start("run", "oltp_to_warehouse")
-    _assert_staging_is_postgres(first_start)
+    _assert_staging_is_postgres(first_start, staged)

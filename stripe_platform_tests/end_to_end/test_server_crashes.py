@@ -103,5 +103,4 @@ def test_after_the_crashes_staging_is_postgres_row_by_row(
     traffic.send_signal(signal.SIGINT)
     _, error = traffic.communicate(timeout=60)
     assert traffic.returncode == 0, error[-2000:]
-    line("run", "oltp_to_warehouse")
     assert_staging_is_oltp(line.settings)
