@@ -50,6 +50,13 @@ def connection(database: Settings) -> Iterator[Connection]:
         connection.rollback()
 
 
+def migrate_to_before(number: str, settings: Settings, folder: Path) -> None:
+    for file in MIGRATIONS.iterdir():
+        if file.name < number:
+            (folder / file.name).write_text(file.read_text("utf-8"), "utf-8")
+    migrate(settings, folder)
+
+
 def most_bytes(column: str, kind: str, modifier: int, definitions: list[str]) -> int | None:
     """The most bytes that a value can have in a message; None: nothing bounds it."""
     if kind == "character":
@@ -109,14 +116,11 @@ def test_a_longer_text_from_before_the_bounds_is_named_and_the_migration_goes_on
     new_database: NewDatabase, tmp_path: Path
 ) -> None:
     settings = new_database()
-    for file in MIGRATIONS.iterdir():
-        if file.name < "0017":
-            (tmp_path / file.name).write_text(file.read_text("utf-8"), "utf-8")
-    migrate(settings, tmp_path)
+    migrate_to_before("0017", settings, tmp_path)
     with connect(settings) as connection:
         insert_charge(connection, description="x" * 5_001)
 
-    with pytest.raises(MigrationFailed, match=r'0018_bounds_hold.*"description_within_5000_characters"'):
+    with pytest.raises(MigrationFailed, match=r'0018_rows_from_before.*"description_within_5000_characters"'):
         migrate(settings)
 
     with connect(settings) as connection:
@@ -124,6 +128,6 @@ def test_a_longer_text_from_before_the_bounds_is_named_and_the_migration_goes_on
         with pytest.raises(errors.CheckViolation), connection.transaction():
             insert(connection, "customers", name="x" * 513)
         connection.execute("UPDATE payments.charges SET description = left(description, 5000)")
-    assert migrate(settings).applied[0] == "0018_bounds_hold.sql"
+    assert migrate(settings).applied[0] == "0018_rows_from_before.sql"
     with connect(settings) as connection:
         assert connection.execute("SELECT count(*) FROM pg_constraint WHERE NOT convalidated").fetchone() == (0,)
