@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import dagster as dg
@@ -117,6 +117,48 @@ def test_months_are_made_across_the_years_end_for_every_monthly_table_and_only_o
     assert values(connection, "SELECT tableoid::regclass::text FROM payments.charges WHERE id = %s", charge) == [
         "charges_2031_12"
     ]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2031, 12, 31, 23, 59, tzinfo=UTC),
+        datetime(2032, 1, 1, 8, 59, tzinfo=timezone(timedelta(hours=9))),
+        datetime(2031, 12, 31, 18, 59, tzinfo=timezone(timedelta(hours=-5))),
+    ],
+    ids=["in UTC", "next year already in Tokyo", "the evening in New York"],
+)
+def test_in_the_last_minute_of_the_year_in_utc_it_is_december_and_january_is_to_come(
+    connection: Connection, moment: datetime
+) -> None:
+    made = ensure_partitions(connection, months_to_come(moment))
+
+    assert [name for name in made if name.startswith("charges")] == [
+        f"charges_{month}" for month in ("2031_12", "2032_01", "2032_02", "2032_03")
+    ]
+    place = "SELECT tableoid::regclass::text FROM payments.charges WHERE id = %s"
+    for later, month in ((timedelta(0), "2031_12"), (timedelta(minutes=1), "2032_01")):
+        assert values(connection, place, insert_charge(connection, moment + later)) == [f"charges_{month}"]
+
+
+def test_of_two_who_make_a_month_at_once_the_second_finds_it_there(database: Settings, connection: Connection) -> None:
+    month = datetime(2031, 5, 1, tzinfo=UTC)
+
+    def make_beside() -> tuple[str, ...]:
+        with connect(database, autocommit=True) as second:
+            return ensure_partitions(second, [month])
+
+    with ThreadPoolExecutor() as pool, connect(database) as first:
+        made = ensure_partitions(first, [month])
+        beside = pool.submit(make_beside)
+        waits = (
+            "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        wait_until(lambda: values(connection, waits) == [True])
+        first.commit()
+        assert beside.result(LIMIT_SECONDS) == ()
+    assert len(made) == 3
+    assert partitions_of(connection) == ["charges_2031_05", "charges_default"]
 
 
 def test_rows_that_come_while_their_month_is_made_are_all_there_and_in_it(database: Settings) -> None:
