@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -22,7 +23,7 @@ from stripe_platform.oltp.importer import import_payments
 from stripe_platform.oltp.migrate import migrate
 from stripe_platform.oltp.sample import write_sample
 from stripe_platform.oltp.simulator import population
-from stripe_platform.oltp.simulator.history import NoSuchHistory, simulate_history
+from stripe_platform.oltp.simulator.history import NoSuchHistory, has_history, simulate_history
 from stripe_platform.oltp.simulator.live import NoSuchRate, run_live
 from stripe_platform.oltp.simulator.live_payments import Transaction
 from stripe_platform.oltp.simulator.live_worker import LiveStopped
@@ -30,6 +31,7 @@ from stripe_platform.oltp.simulator.roster import NobodyToPay
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.settings import PROJECT_ROOT, Settings
 from stripe_platform_tests.integration.test_ledger import COUNTS
+from stripe_platform_tests.integration.test_oltp import insert
 
 UNTIL = date(2026, 11, 1)
 PAYMENTS, DAYS = 1_200, 75
@@ -141,6 +143,47 @@ def test_a_history_is_whole_and_simulating_it_again_adds_nothing(
     assert (again.payments, again.batches_written, later.payments) == (0, 0, 0)
     assert later.run.until == UNTIL
     assert versions(database) == before
+
+
+FIRST = (50, 10, 1)
+
+
+def imported_payments(settings: Settings, folder: Path) -> None:
+    write_sample(folder / "sample.parquet", payments=20, until=datetime(2026, 11, 1, tzinfo=UTC))
+    import_payments(settings, folder / "sample.parquet")
+
+
+def a_live_payment(settings: Settings, folder: Path) -> None:
+    with connect(settings) as connection:
+        shop = {"business_name": "Birch Books", "mcc": "5942", "country": "DE", "default_currency": "eur"}
+        insert(connection, "merchants", id=(merchant := uuid.uuid4()), **shop)
+        intent = {"amount": 100, "currency": "eur", "status": "requires_payment_method"}
+        insert(connection, "payment_intents", merchant_id=merchant, **intent)
+
+
+def another_history(settings: Settings, folder: Path) -> None:
+    simulate_history(settings, 20, 5, seed=2, until=UNTIL)
+
+
+@pytest.mark.parametrize("write", [imported_payments, a_live_payment, another_history])
+def test_payments_of_any_origin_keep_a_first_history_from_being_simulated(
+    database: Settings, tmp_path: Path, write: Callable[[Settings, Path], None]
+) -> None:
+    assert not has_history(database, but=FIRST)
+
+    write(database, tmp_path)
+
+    assert has_history(database, but=FIRST)
+
+
+def test_a_first_history_that_was_begun_is_gone_on_with_whatever_came_after_it(
+    database: Settings, tmp_path: Path
+) -> None:
+    simulate_history(database, *FIRST, until=UNTIL)
+    imported_payments(database, tmp_path)
+    a_live_payment(database, tmp_path)
+
+    assert not has_history(database, but=FIRST)
 
 
 def test_a_history_that_was_killed_goes_on_to_the_same_rows(
