@@ -1,5 +1,6 @@
 """Monthly partitions come and go on a real PostgreSQL, beside others at work, and no row is lost on the way."""
 
+import re
 import threading
 import time
 import uuid
@@ -22,10 +23,11 @@ from stripe_platform.oltp.partitions import ensure_partitions, month_of, months_
 from stripe_platform.oltp.replication import CDC_ROLE, PUBLICATION
 from stripe_platform.oltp.table_state import bring_up_to_date
 from stripe_platform.oltp.tables import CAPTURED_TABLES
-from stripe_platform.settings import Settings
+from stripe_platform.settings import PROJECT_ROOT, Settings
 
 Connection = psycopg.Connection
 LIMIT_SECONDS = 60
+RUNBOOK = PROJECT_ROOT / "docs" / "runbooks" / "stopped_tables.md"
 NOW = datetime(2021, 2, 10, tzinfo=UTC)
 KEPT = {"charges": 3}
 
@@ -295,6 +297,27 @@ def test_a_month_that_is_made_and_archived_again_for_a_late_row_stays_apart(conn
     assert [name for name, *_ in archived(connection)] == ["charges_2020_01", "charges_2020_01_2"]
     assert values(connection, "SELECT id FROM archive.charges_2020_01") == charges[:1]
     assert values(connection, "SELECT id FROM archive.charges_2020_01_2") == charges[1:]
+
+
+def test_an_archived_month_is_put_back_as_the_runbook_says_and_archived_again(connection: Connection) -> None:
+    """docs/runbooks/stopped_tables.md, before `recover`: only what is in the table is read again."""
+    month = datetime(2025, 1, 1, tzinfo=UTC)
+    ensure_partitions(connection, [month])
+    connection.execute(
+        "INSERT INTO payments.events (merchant_id, type, object_type, object_id, api_version, payload, created) "
+        "VALUES (%s, 'charge.succeeded', 'charge', gen_random_uuid(), '1', '{}', %s)",
+        [insert_merchant(connection), month],
+    )
+    now, kept = datetime(2026, 3, 1, tzinfo=UTC), {"events": 13}
+    (detached,) = detach_expired(connection, now, kept)
+    assert values(connection, "SELECT id FROM payments.events") == []
+    (put_back,) = re.findall("```sql\n(.*?)```", RUNBOOK.read_text("utf-8"), re.DOTALL)
+
+    with connection.transaction():
+        connection.execute(put_back)
+
+    assert len(values(connection, "SELECT id FROM payments.events WHERE created = %s", month)) == 1
+    assert [(each.name, each.rows) for each in detach_expired(connection, now, kept)] == [(detached.name, 1)]
 
 
 def test_a_month_that_refunds_point_into_stays_is_named_with_them_and_the_others_go(connection: Connection) -> None:
