@@ -50,10 +50,25 @@ def movements_have_their_source(settings: dg.ResourceParam[Settings]) -> dg.Asse
     return _verdict(settings, ledger.movements_without_source)
 
 
+@dg.asset_check(
+    asset=["oltp", "balance_transactions"],
+    additional_deps=[["oltp", "charges"], ["oltp", "refunds"], ["oltp", "disputes"], ["oltp", "payouts"]],
+)
+def movements_agree_with_their_source(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """Money that moved on another merchant's balance, or in a currency that nobody converted to, is not theirs."""
+    return _verdict(settings, ledger.movements_unlike_their_source)
+
+
 @dg.asset_check(asset=["oltp", "charges"], additional_deps=[["oltp", "balance_transactions"]])
 def captured_charges_are_in_the_ledger(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
-    """A payment that was taken and is not in the ledger is never paid out to its merchant."""
-    return _verdict(settings, ledger.captured_charges_without_movement)
+    """A payment that was taken is paid out to its merchant once: not never, not twice, and no other amount."""
+    return _verdict(settings, ledger.charges_with_miscounted_movements)
+
+
+@dg.asset_check(asset=["oltp", "refunds"], additional_deps=[["oltp", "balance_transactions"]])
+def refunds_are_in_the_ledger(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """A refund that the ledger does not take off the merchant's balance is paid by the platform."""
+    return _verdict(settings, ledger.refunds_with_miscounted_movements)
 
 
 @dg.asset_check(asset=["oltp", "charges"], additional_deps=[["oltp", "payment_intents"]])

@@ -5,6 +5,29 @@ from psycopg import sql
 
 from stripe_platform.oltp.tables import SCHEMA
 
+# What the movements of each source come to in the source's own currency. A rate, of major units, has rounded each
+# converted one by less than a minor unit of the movement's: `rounding` is what that comes to.
+_MOVED = sql.SQL("""
+SELECT
+    source.id,
+    sum(CASE WHEN movement.exchange_rate IS NULL THEN movement.amount ELSE movement.amount / rate.minor END) AS amount,
+    sum(CASE WHEN movement.exchange_rate IS NULL THEN 0 ELSE 1 / rate.minor END) AS rounding
+FROM payments.balance_transactions AS movement
+INNER JOIN {table} AS source ON source.id = movement.source_id
+INNER JOIN payments.currencies AS settled ON settled.code = movement.currency
+INNER JOIN payments.currencies AS presented ON presented.code = source.currency
+CROSS JOIN LATERAL (
+    SELECT movement.exchange_rate * 10::numeric ^ (settled.exponent - presented.exponent) AS minor
+) AS rate
+WHERE movement.source_type = {source_type} AND movement.type = ANY({types})
+GROUP BY source.id
+""")
+
+
+def _moved(table: str, source_type: str, types: list[str]) -> sql.Composed:
+    return _MOVED.format(table=sql.Identifier(SCHEMA, table), source_type=source_type, types=types)
+
+
 _MISCOUNTED_REFUNDS = sql.SQL("""
 SELECT count(*)
 FROM payments.charges AS charge
@@ -34,15 +57,47 @@ LEFT JOIN payments.payouts AS payout ON movement.source_type = 'payout' AND payo
 WHERE movement.source_type IN ('charge', 'refund', 'dispute', 'payout')
     AND coalesce(charge.id, refund.id, dispute.id, payout.id) IS NULL
 """)
-_UNRECORDED_CHARGES = sql.SQL("""
+_MOVEMENTS_UNLIKE_THEIR_SOURCE = sql.SQL("""
+SELECT count(*)
+FROM payments.balance_transactions AS movement
+INNER JOIN (
+    SELECT 'charge' AS type, id, merchant_id, currency FROM payments.charges
+    UNION ALL
+    SELECT 'payout', id, merchant_id, currency FROM payments.payouts
+    UNION ALL
+    SELECT follower.type, follower.id, charge.merchant_id, follower.currency
+    FROM (
+        SELECT 'refund' AS type, id, currency, charge_id, charge_created FROM payments.refunds
+        UNION ALL
+        SELECT 'dispute', id, currency, charge_id, charge_created FROM payments.disputes
+    ) AS follower
+    INNER JOIN payments.charges AS charge ON charge.id = follower.charge_id AND charge.created = follower.charge_created
+) AS source ON source.type = movement.source_type AND source.id = movement.source_id
+WHERE movement.merchant_id <> source.merchant_id
+    OR (movement.currency = source.currency) <> (movement.exchange_rate IS NULL)
+""")
+# A charge that is captured in parts has a movement for each.
+_MISRECORDED_CHARGES = sql.SQL("""
 SELECT count(*)
 FROM payments.charges AS charge
-WHERE charge.amount_captured > 0
-    AND NOT EXISTS (
-        SELECT FROM payments.balance_transactions AS movement
-        WHERE movement.source_type = 'charge' AND movement.source_id = charge.id
+LEFT JOIN ({moved}) AS moved ON moved.id = charge.id
+WHERE abs(coalesce(moved.amount, 0) - charge.amount_captured) > coalesce(moved.rounding, 0)
+""").format(moved=_moved("charges", "charge", ["charge", "payment"]))
+# What is under way has moved all of it or nothing yet.
+_MISRECORDED_REFUNDS = sql.SQL("""
+SELECT count(*)
+FROM payments.refunds AS refund
+LEFT JOIN payments.balance_transactions AS own
+    ON own.id = refund.balance_transaction_id AND own.created = refund.balance_transaction_created
+    AND own.source_type = 'refund' AND own.source_id = refund.id
+LEFT JOIN ({moved}) AS moved ON moved.id = refund.id
+WHERE (own.id IS NULL AND refund.status = 'succeeded')
+    OR (
+        abs(coalesce(moved.amount, 0) + CASE WHEN refund.status IN ('failed', 'canceled') THEN 0 ELSE refund.amount END)
+        > coalesce(moved.rounding, 0)
+        AND NOT (moved.id IS NULL AND refund.status IN ('pending', 'requires_action'))
     )
-""")
+""").format(moved=_moved("refunds", "refund", ["refund", "payment_refund", "refund_failure"]))
 _CHARGES_UNLIKE_THEIR_INTENT = sql.SQL("""
 SELECT count(*)
 FROM payments.charges AS charge
@@ -77,17 +132,24 @@ LEFT JOIN (
 WHERE invoice.subtotal <> coalesce(lines.amount, 0)
     OR lines.currency <> invoice.currency OR lines.other_currency <> invoice.currency
 """)
+# A file of payments says nothing of fees: the importer reckons one sum, which has no parts.
 _MISCOUNTED_FEES = sql.SQL("""
 SELECT count(*)
 FROM payments.balance_transactions AS movement
-INNER JOIN (
-    SELECT balance_transaction_id, balance_transaction_created, sum(amount) AS amount,
+LEFT JOIN (
+    SELECT balance_transaction_id AS id, balance_transaction_created AS created, sum(amount) AS amount,
         min(currency) AS currency, max(currency) AS other_currency
     FROM payments.fee_details
     GROUP BY balance_transaction_id, balance_transaction_created
-) AS parts
-    ON parts.balance_transaction_id = movement.id AND parts.balance_transaction_created = movement.created
-WHERE movement.fee <> parts.amount OR parts.currency <> movement.currency OR parts.other_currency <> movement.currency
+) AS parts ON parts.id = movement.id AND parts.created = movement.created
+LEFT JOIN payments.disputes AS dispute ON movement.source_type = 'dispute' AND dispute.id = movement.source_id
+LEFT JOIN payments.imported_payments AS imported
+    ON imported.charge_id = coalesce(dispute.charge_id, movement.source_id)
+WHERE CASE
+    WHEN parts.id IS NULL THEN movement.fee <> 0 AND imported.charge_id IS NULL
+    ELSE movement.fee <> parts.amount OR movement.currency NOT IN (parts.currency, parts.other_currency)
+        OR parts.currency <> parts.other_currency
+END
 """)
 # A movement that the payout itself made, out of the balance or back into it, is none of those that it pays out.
 _MISCOUNTED_PAYOUTS = sql.SQL("""
@@ -134,11 +196,17 @@ LEFT JOIN (
     INNER JOIN payments.balance_transactions AS movement
         ON movement.id = link.balance_transaction_id AND movement.created = link.balance_transaction_created
     GROUP BY link.dispute_id
-) AS moved ON moved.dispute_id = dispute.id
-WHERE moved.has_wrong
-    OR coalesce(moved.reinstated, FALSE) <> (dispute.status = 'won')
-    OR (dispute.status IN ('won', 'lost') AND moved.withdrawn IS NOT TRUE)
-""")
+) AS linked ON linked.dispute_id = dispute.id
+LEFT JOIN ({moved}) AS moved ON moved.id = dispute.id
+WHERE linked.has_wrong
+    OR coalesce(linked.reinstated, FALSE) <> (dispute.status = 'won')
+    OR (dispute.status IN ('won', 'lost') AND linked.withdrawn IS NOT TRUE)
+    OR (
+        abs(coalesce(moved.amount, 0) + CASE WHEN dispute.status = 'won' THEN 0 ELSE dispute.amount END)
+        > coalesce(moved.rounding, 0)
+        AND NOT (moved.id IS NULL AND dispute.status <> 'lost')
+    )
+""").format(moved=_moved("disputes", "dispute", ["adjustment"]))
 
 
 def rows_in_default_partition(connection: psycopg.Connection, table: str) -> int:
@@ -161,9 +229,26 @@ def movements_without_source(connection: psycopg.Connection) -> int:
     return _count(connection, _UNFOUNDED_MOVEMENTS)
 
 
-def captured_charges_without_movement(connection: psycopg.Connection) -> int:
-    """Charges that captured money of which the ledger knows nothing; an authorization alone moves none."""
-    return _count(connection, _UNRECORDED_CHARGES)
+def movements_unlike_their_source(connection: psycopg.Connection) -> int:
+    """Balance transactions for another merchant than their charge's, refund's, dispute's or payout's, or of a currency
+    that does not fit: another one needs an exchange rate, and the same one has none."""
+    return _count(connection, _MOVEMENTS_UNLIKE_THEIR_SOURCE)
+
+
+def charges_with_miscounted_movements(connection: psycopg.Connection) -> int:
+    """Charges that captured another sum than their ledger rows come to: none, too many, or of another amount.
+
+    An authorization alone moves nothing. Where an exchange rate was applied, a minor unit a row may be rounding.
+    """
+    return _count(connection, _MISRECORDED_CHARGES)
+
+
+def refunds_with_miscounted_movements(connection: psycopg.Connection) -> int:
+    """Refunds whose ledger rows do not come to what was given back, and succeeded ones that do not name theirs.
+
+    Of a failed or canceled one they come to nothing; one under way may have none yet. Rounding as with charges.
+    """
+    return _count(connection, _MISRECORDED_REFUNDS)
 
 
 def charges_unlike_their_intent(connection: psycopg.Connection) -> int:
@@ -187,7 +272,10 @@ def invoices_with_miscounted_lines(connection: psycopg.Connection) -> int:
 
 
 def fees_with_miscounted_details(connection: psycopg.Connection) -> int:
-    """Balance transactions with fee details that do not add up to the fee, or are in another currency."""
+    """Balance transactions whose fee details do not add up to the fee, or are in another currency.
+
+    Those of imported payments may have a fee without details.
+    """
     return _count(connection, _MISCOUNTED_FEES)
 
 
@@ -212,7 +300,8 @@ def payouts_without_movement(connection: psycopg.Connection) -> int:
 def disputes_with_wrong_movements(connection: psycopg.Connection) -> int:
     """Disputes whose withdrawal adds or reinstatement takes, whose ledger rows are another's, or whose end is not told.
 
-    A decided dispute has withdrawn money, and exactly a won one has reinstated it.
+    A decided dispute has withdrawn its amount, once, and exactly a won one has reinstated it; one under way may have
+    withdrawn it. Rounding as with charges.
     """
     return _count(connection, _UNEXPLAINED_DISPUTES)
 

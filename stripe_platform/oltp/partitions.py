@@ -65,24 +65,19 @@ def partition_name(table: str, month: datetime) -> str:
 
 
 def ensure_partitions(connection: psycopg.Connection, months: Iterable[datetime]) -> tuple[str, ...]:
-    """Make the missing partitions of all monthly tables; return the names of those made.
+    """Make the missing partitions of all monthly tables; return the names of those made here.
 
-    Rows of such a month that lie in the default partition move with it; change consumers see each of them
-    deleted and inserted unchanged, in one transaction. Raises `PartitionNotMade` when a table stays in use
-    for `LOCK_LIMIT`. Each partition is a transaction of its own where the connection commits by itself.
+    One that somebody else makes at the same time is made once. Rows of such a month that lie in the default
+    partition move with it; change consumers see each of them deleted and inserted unchanged, in one transaction.
+    Raises `PartitionNotMade` when a table stays in use for `LOCK_LIMIT`. Each partition is a transaction of its own
+    where the connection commits by itself.
     """
     tables = [table.name for table in CAPTURED_TABLES if table.monthly]
     wanted = [(table, month) for month in sorted({month_of(month) for month in months}) for table in tables]
-    present = {
-        name
-        for (name,) in connection.execute(
-            "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relispartition", [SCHEMA]
-        )
-    }
+    present = _partitions(connection)
     made: list[str] = []
     for table, month in wanted:
-        if partition_name(table, month) not in present:
-            _make(connection, table, month)
+        if partition_name(table, month) not in present and _make(connection, table, month):
             made.append(partition_name(table, month))
     return tuple(made)
 
@@ -108,10 +103,21 @@ def in_short_waits(connection: psycopg.Connection, act: Callable[[], T]) -> T:
     return attempts(attempt)
 
 
-def _make(connection: psycopg.Connection, table: str, month: datetime) -> None:
+def _partitions(connection: psycopg.Connection) -> set[str]:
+    names = connection.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = %s::regnamespace AND relispartition", [SCHEMA]
+    )
+    return {name for (name,) in names}
+
+
+def _make(connection: psycopg.Connection, table: str, month: datetime) -> bool:
     name = partition_name(table, month)
 
-    def create() -> None:
+    def create() -> bool:
+        connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.Identifier(SCHEMA, table)))
+        # Somebody else may have made it before the lock was ours.
+        if name in _partitions(connection):
+            return False
         strays = _take_from_default(connection, table, month)
         connection.execute(
             sql.SQL("CREATE TABLE {} PARTITION OF {} FOR VALUES FROM ({}) TO ({})").format(
@@ -124,16 +130,16 @@ def _make(connection: psycopg.Connection, table: str, month: datetime) -> None:
         connection.execute("CALL payments.guard_against_truncate(%s::regclass)", [f"{SCHEMA}.{name}"])
         if strays:
             _put_back(connection, table)
+        return True
 
     try:
-        in_short_waits(connection, create)
+        return in_short_waits(connection, create)
     except psycopg.errors.LockNotAvailable as error:
         raise PartitionNotMade(name) from error
 
 
 def _take_from_default(connection: psycopg.Connection, table: str, month: datetime) -> int:
-    parent, default = sql.Identifier(SCHEMA, table), sql.Identifier(SCHEMA, f"{table}_default")
-    connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(parent))
+    default = sql.Identifier(SCHEMA, f"{table}_default")
     bounds = {"first": month, "end": next_month(month)}
     in_month = sql.SQL("created >= %(first)s AND created < %(end)s")
     found = connection.execute(sql.SQL("SELECT FROM {} WHERE {} LIMIT 1").format(default, in_month), bounds).fetchone()

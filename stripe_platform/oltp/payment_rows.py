@@ -50,6 +50,7 @@ class RowMaker:
             ("charges", _charge_rows(made)),
             ("balance_transactions", pl.concat([_charge_entries(made), _dispute_entries(disputed)])),
             ("disputes", _dispute_rows(disputed)),
+            ("dispute_balance_transactions", _withdrawal_rows(disputed)),
             ("imported_payments", _record_rows(made)),
         ]
 
@@ -178,6 +179,16 @@ def _dispute_rows(disputed: pl.DataFrame) -> pl.DataFrame:
         "currency",
         pl.lit("needs_response").alias("status"),
         pl.lit("fraudulent").alias("reason"),
+        pl.col("fraud_reported_at").alias("created"),
+    )
+
+
+def _withdrawal_rows(disputed: pl.DataFrame) -> pl.DataFrame:
+    return disputed.select(
+        "dispute_id",
+        pl.lit("withdrawn").alias("kind"),
+        pl.col("entry_id").alias("balance_transaction_id"),
+        pl.col("fraud_reported_at").alias("balance_transaction_created"),
         pl.col("fraud_reported_at").alias("created"),
     )
 

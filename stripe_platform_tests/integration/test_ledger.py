@@ -1,5 +1,6 @@
 """What no constraint can say of the money: each check is seen to fail, alone, on the damage that it is there for."""
 
+import inspect
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
@@ -8,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from stripe_platform.oltp import checks
+from stripe_platform.oltp import checks, ledger
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.migrate import migrate
 from stripe_platform.settings import Settings
@@ -19,7 +20,9 @@ MONEY_CHECKS = (
     checks.charges_refunded_equals_refunds,
     checks.charges_disputed_equals_disputes,
     checks.movements_have_their_source,
+    checks.movements_agree_with_their_source,
     checks.captured_charges_are_in_the_ledger,
+    checks.refunds_are_in_the_ledger,
     checks.charges_agree_with_their_intent,
     checks.amount_received_was_captured,
     checks.deleted_customers_pay_no_more,
@@ -29,6 +32,14 @@ MONEY_CHECKS = (
     checks.payouts_are_in_the_ledger,
     checks.disputes_have_their_movements,
 )
+# Each check asks one of them, by itself.
+COUNTS = [
+    count
+    for name, count in inspect.getmembers(ledger, inspect.isfunction)
+    if count.__module__ == ledger.__name__
+    and not name.startswith("_")
+    and len(inspect.signature(count).parameters) == 1
+]
 MERCHANT, OTHER_MERCHANT, CUSTOMER, LEFT_CUSTOMER = (uuid.UUID(int=n, version=4) for n in range(1, 5))
 INVOICE, INTENT, WON, LOST, OPEN = (uuid.UUID(int=n, version=4) for n in range(11, 16))
 PAID, FAILED, MANUAL = (uuid.UUID(int=n, version=4) for n in range(21, 24))
@@ -118,6 +129,50 @@ def insert_link(connection: Connection, dispute: uuid.UUID, kind: str, movement:
     insert(connection, "dispute_balance_transactions", dispute_id=dispute, kind=kind, **row)
 
 
+def insert_refund(connection: Connection, name: str, status: str, movements: Mapping[str, int]) -> None:
+    """A refund of 100, of a charge of its own, with the movements of these types and amounts."""
+    insert_charge(connection, f"charge {name}", amount_refunded=0 if status in ("failed", "canceled") else 100)
+    insert_movement(connection, f"charge {name}", ("charge", key(f"charge {name}")))
+    for type_, amount in movements.items():
+        values = {"amount": amount, "type": type_, "reporting_category": type_}
+        insert_movement(connection, f"{type_} {name}", ("refund", key(name)), **values)
+    own = {"balance_transaction_id": key(f"refund {name}"), "balance_transaction_created": NOW} if movements else {}
+    of = {"charge_id": key(f"charge {name}"), "charge_created": NOW}
+    insert(connection, "refunds", id=key(name), amount=100, currency="eur", status=status, **of, **own)
+
+
+def insert_refunds(connection: Connection) -> None:
+    insert_refund(connection, "given back", "succeeded", {"refund": -100})
+    insert_refund(connection, "did not arrive", "failed", {"refund": -100, "refund_failure": 100})
+    insert_refund(connection, "on its way", "pending", {"refund": -100})
+    insert_refund(connection, "asked for", "pending", {})
+    insert_refund(connection, "called off", "canceled", {})
+
+
+def insert_conversions(connection: Connection) -> None:
+    """10.00 usd at 0.9 and 1,000 jpy at 0.00627 become euros, and 1.00 eur at 159.49 becomes 159 jpy, rounded."""
+    for name, currency, rate, settled, amount in (
+        ("dollars", "usd", "0.9", "eur", 900),
+        ("yen", "jpy", "0.00627", "eur", 627),
+        ("to yen", "eur", "159.49", "jpy", 1595),
+    ):
+        insert_charge(connection, name, currency=currency)
+        values = {"amount": amount, "currency": settled, "exchange_rate": rate}
+        insert_movement(connection, name, ("charge", key(name)), **values)
+
+
+def insert_imported(connection: Connection) -> None:
+    """A payment of a file, and its dispute: their fees have no details."""
+    insert_charge(connection, "imported", disputed=True)
+    of = {"charge_id": key("imported"), "charge_created": NOW}
+    insert(connection, "imported_payments", payment_ref="1", content_hash=b"x" * 32, **of)
+    insert_movement(connection, "imported", ("charge", key("imported")), fee=59)
+    reported = {"amount": 1000, "currency": "eur", "status": "needs_response", "reason": "fraudulent"}
+    insert(connection, "disputes", id=key("reported"), **of, **reported)
+    values = {"amount": -1000, "fee": 1500, "type": "adjustment", "reporting_category": "dispute"}
+    insert_movement(connection, "reported", ("dispute", key("reported")), **values)
+
+
 def insert_payout(connection: Connection, payout: uuid.UUID, amount: int, **values: object) -> None:
     """A payout and its own ledger row."""
     own = {"balance_transaction_id": key(f"own {payout}"), "balance_transaction_created": NOW}
@@ -142,7 +197,13 @@ def insert_money_that_adds_up(connection: Connection) -> None:
     insert_charge(connection, "earlier", amount=500, amount_captured=500)
     insert_movement(connection, "earlier", ("charge", key("earlier")), amount=500, payout_id=FAILED)
     back = {"amount": 500, "type": "payout_failure", "reporting_category": "payout_reversal", "payout_id": PAID}
-    insert_movement(connection, "given back", ("payout", FAILED), **back)
+    insert_movement(connection, "paid back", ("payout", FAILED), **back)
+    insert_charge(connection, "in parts")
+    for part, amount in (("first part", 400), ("second part", 600)):
+        insert_movement(connection, part, ("charge", key("in parts")), amount=amount)
+    insert_refunds(connection)
+    insert_conversions(connection)
+    insert_imported(connection)
     connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
 
@@ -164,16 +225,19 @@ def connection(database: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         connection.rollback()
 
 
-def failing(settings: Settings) -> list[str]:
-    verdicts: Mapping[str, object] = {check.check_key.name: check(settings) for check in MONEY_CHECKS}
-    assert all(isinstance(verdict, dg.AssetCheckResult) for verdict in verdicts.values())
-    return [
-        name for name, verdict in verdicts.items() if isinstance(verdict, dg.AssetCheckResult) and not verdict.passed
-    ]
+def failing(connection: Connection) -> list[str]:
+    return [count.__name__ for count in COUNTS if count(connection)]
+
+
+def passes(check: dg.AssetChecksDefinition, settings: Settings) -> bool:
+    verdict = check(settings)
+    assert isinstance(verdict, dg.AssetCheckResult)
+    return verdict.passed
 
 
 def test_money_that_adds_up_passes_every_check(database: Settings, connection: Connection) -> None:
-    assert failing(database) == []
+    assert failing(connection) == []
+    assert all(passes(check, database) for check in MONEY_CHECKS)
 
 
 def sql(statement: str, *values: object) -> Callable[[Connection], None]:
@@ -184,10 +248,28 @@ def sql(statement: str, *values: object) -> Callable[[Connection], None]:
 
 
 def sale_in_the_ledger_goes(connection: Connection) -> None:
-    connection.execute("DELETE FROM payments.fee_details")
     sql("UPDATE payments.balance_transactions SET source_type = NULL, source_id = NULL WHERE id = %s", key("sale"))(
         connection
     )
+
+
+def sale_twice_in_the_ledger(connection: Connection) -> None:
+    insert_movement(connection, "again", ("charge", key("sale")))
+
+
+def refund_twice_in_the_ledger(connection: Connection) -> None:
+    values = {"amount": -100, "type": "refund", "reporting_category": "refund"}
+    insert_movement(connection, "again", ("refund", key("given back")), **values)
+
+
+def refund_that_was_called_off_in_the_ledger(connection: Connection) -> None:
+    values = {"amount": -100, "type": "refund", "reporting_category": "refund"}
+    insert_movement(connection, "given nonetheless", ("refund", key("called off")), **values)
+
+
+def dispute_withdrawn_twice(connection: Connection) -> None:
+    values = {"amount": -1000, "type": "adjustment", "reporting_category": "dispute"}
+    insert_movement(connection, "again", ("dispute", LOST), **values)
 
 
 def charge_after_the_customer_left(connection: Connection) -> None:
@@ -197,19 +279,23 @@ def charge_after_the_customer_left(connection: Connection) -> None:
 
 def movement_of_another_merchant_is_paid_out(connection: Connection) -> None:
     """It comes to nothing in the sum."""
+    values = {"amount": 0, "type": "adjustment", "source_type": None, "source_id": None}
     insert_movement(
-        connection, "foreign", ("charge", key("sale")), amount=0, merchant_id=OTHER_MERCHANT, payout_id=PAID
+        connection, "foreign", ("charge", key("sale")), merchant_id=OTHER_MERCHANT, payout_id=PAID, **values
     )
 
 
 def reinstatement_of_a_lost_dispute(connection: Connection) -> None:
-    back = {"amount": 1, "type": "adjustment", "reporting_category": "dispute_reversal"}
-    insert_movement(connection, "undeserved", ("dispute", LOST), **back)
+    """The sum is right again by a second withdrawal."""
+    for name, amount in (("undeserved", 1000), ("again", -1000)):
+        insert_movement(connection, name, ("dispute", LOST), amount=amount, type="adjustment")
     insert_link(connection, LOST, "reinstated", "undeserved")
 
 
 def withdrawal_that_adds(connection: Connection) -> None:
-    insert_movement(connection, "upside down", ("dispute", OPEN), amount=1, type="adjustment")
+    """The sum is right again by two withdrawals."""
+    for name, amount in (("upside down", 1000), ("one", -1000), ("two", -1000)):
+        insert_movement(connection, name, ("dispute", OPEN), amount=amount, type="adjustment")
     insert_link(connection, OPEN, "withdrawn", "upside down")
 
 
@@ -223,6 +309,9 @@ def movement_of_a_payout_that_is_not_there(connection: Connection) -> None:
 
 
 UPDATE_CHARGE = "UPDATE payments.charges SET {} WHERE id = %s"
+UPDATE_MOVEMENT = "UPDATE payments.balance_transactions SET {} WHERE id = %s"
+UPDATE_REFUND = "UPDATE payments.refunds SET {} WHERE id = %s"
+NO_MOVEMENT = "balance_transaction_id = NULL, balance_transaction_created = NULL"
 DAMAGES: list[tuple[str, Callable[[Connection], None], str]] = [
     (
         "refunds past the trigger",
@@ -235,7 +324,79 @@ DAMAGES: list[tuple[str, Callable[[Connection], None], str]] = [
         "charges_disputed_equals_disputes",
     ),
     ("a movement of no payout", movement_of_a_payout_that_is_not_there, "movements_have_their_source"),
+    (
+        "a movement for another merchant than its charge's",
+        sql(UPDATE_MOVEMENT.format("merchant_id = %s"), OTHER_MERCHANT, key("first part")),
+        "movements_agree_with_their_source",
+    ),
+    (
+        "a movement for another merchant than its refund's",
+        sql(UPDATE_MOVEMENT.format("merchant_id = %s"), OTHER_MERCHANT, key("refund given back")),
+        "movements_agree_with_their_source",
+    ),
+    (
+        "a movement for another merchant than its dispute's",
+        sql(UPDATE_MOVEMENT.format("merchant_id = %s"), OTHER_MERCHANT, key("reported")),
+        "movements_agree_with_their_source",
+    ),
+    (
+        "a movement for another merchant than its payout's",
+        sql(UPDATE_MOVEMENT.format("merchant_id = %s"), OTHER_MERCHANT, key(f"own {MANUAL}")),
+        "movements_agree_with_their_source",
+    ),
+    (
+        "a movement in another currency that says no rate",
+        sql(UPDATE_MOVEMENT.format("currency = 'usd'"), key("imported")),
+        "movements_agree_with_their_source",
+    ),
+    (
+        "a movement in the same currency that says a rate",
+        sql(UPDATE_MOVEMENT.format("exchange_rate = 1"), key("imported")),
+        "movements_agree_with_their_source",
+    ),
     ("a sale that is not in the ledger", sale_in_the_ledger_goes, "captured_charges_are_in_the_ledger"),
+    ("a sale that is in the ledger twice", sale_twice_in_the_ledger, "captured_charges_are_in_the_ledger"),
+    (
+        "a sale of another amount in the ledger",
+        sql(UPDATE_MOVEMENT.format("amount = 1001, net = 942"), key("imported")),
+        "captured_charges_are_in_the_ledger",
+    ),
+    (
+        "a converted sale of another amount in the ledger",
+        sql(UPDATE_MOVEMENT.format("amount = 902, net = 902"), key("dollars")),
+        "captured_charges_are_in_the_ledger",
+    ),
+    (
+        "a converted sale as if both currencies had cents",
+        sql(UPDATE_MOVEMENT.format("amount = 6, net = 6"), key("yen")),
+        "captured_charges_are_in_the_ledger",
+    ),
+    (
+        "a succeeded refund that names no movement",
+        sql(UPDATE_REFUND.format(NO_MOVEMENT), key("given back")),
+        "refunds_are_in_the_ledger",
+    ),
+    (
+        "a refund that succeeded without a movement",
+        sql(UPDATE_REFUND.format("status = 'succeeded'"), key("asked for")),
+        "refunds_are_in_the_ledger",
+    ),
+    ("a refund that is in the ledger twice", refund_twice_in_the_ledger, "refunds_are_in_the_ledger"),
+    (
+        "a refund of another amount in the ledger",
+        sql(UPDATE_MOVEMENT.format("amount = -99, net = -99"), key("refund given back")),
+        "refunds_are_in_the_ledger",
+    ),
+    (
+        "a failed refund that did not come back",
+        sql(UPDATE_MOVEMENT.format("source_id = NULL, source_type = NULL"), key("refund_failure did not arrive")),
+        "refunds_are_in_the_ledger",
+    ),
+    (
+        "a canceled refund that was given",
+        refund_that_was_called_off_in_the_ledger,
+        "refunds_are_in_the_ledger",
+    ),
     (
         "a try in another currency",
         sql(UPDATE_CHARGE.format("currency = 'usd'"), key("declined")),
@@ -288,6 +449,11 @@ DAMAGES: list[tuple[str, Callable[[Connection], None], str]] = [
         "fee_details_add_up_to_the_fee",
     ),
     (
+        "a fee without parts",
+        sql(UPDATE_MOVEMENT.format("fee = 1, net = 399"), key("first part")),
+        "fee_details_add_up_to_the_fee",
+    ),
+    (
         "a part of a fee in another currency",
         sql(
             "INSERT INTO payments.fee_details (balance_transaction_id, balance_transaction_created, amount, currency, "
@@ -331,7 +497,7 @@ DAMAGES: list[tuple[str, Callable[[Connection], None], str]] = [
         sql(
             "UPDATE payments.balance_transactions SET source_id = %s, source_type = 'charge' WHERE id = %s",
             key("sale"),
-            key("given back"),
+            key("paid back"),
         ),
         "payouts_are_in_the_ledger",
     ),
@@ -345,6 +511,12 @@ DAMAGES: list[tuple[str, Callable[[Connection], None], str]] = [
         sql("DELETE FROM payments.dispute_balance_transactions WHERE dispute_id = %s", LOST),
         "disputes_have_their_movements",
     ),
+    ("a dispute that was withdrawn twice", dispute_withdrawn_twice, "disputes_have_their_movements"),
+    (
+        "a dispute of which less was withdrawn",
+        sql(UPDATE_MOVEMENT.format("amount = -999, net = -2499"), key("reported")),
+        "disputes_have_their_movements",
+    ),
     ("a reinstatement of a lost dispute", reinstatement_of_a_lost_dispute, "disputes_have_their_movements"),
     ("a withdrawal that adds", withdrawal_that_adds, "disputes_have_their_movements"),
     ("a withdrawal of another dispute", withdrawal_of_another_dispute, "disputes_have_their_movements"),
@@ -356,10 +528,12 @@ def test_a_damage_fails_its_check_and_no_other(
     database: Settings, connection: Connection, damage: Callable[[Connection], None], check: str
 ) -> None:
     damage(connection)
-    assert failing(database) == [check]
+    assert len(failing(connection)) == 1
+    assert not passes({each.check_key.name: each for each in MONEY_CHECKS}[check], database)
 
 
 def test_every_check_of_the_money_is_shown_failing() -> None:
     assert {check for _, _, check in DAMAGES} == {check.check_key.name for check in MONEY_CHECKS}
+    assert len(COUNTS) == len(MONEY_CHECKS)
     others = {value for value in vars(checks).values() if isinstance(value, dg.AssetChecksDefinition)}
     assert all("partition" in check.check_key.name for check in others - set(MONEY_CHECKS))

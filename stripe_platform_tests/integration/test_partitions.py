@@ -1,11 +1,12 @@
 """Monthly partitions come and go on a real PostgreSQL, beside others at work, and no row is lost on the way."""
 
+import re
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import dagster as dg
@@ -22,10 +23,11 @@ from stripe_platform.oltp.partitions import ensure_partitions, month_of, months_
 from stripe_platform.oltp.replication import CDC_ROLE, PUBLICATION
 from stripe_platform.oltp.table_state import bring_up_to_date
 from stripe_platform.oltp.tables import CAPTURED_TABLES
-from stripe_platform.settings import Settings
+from stripe_platform.settings import PROJECT_ROOT, Settings
 
 Connection = psycopg.Connection
 LIMIT_SECONDS = 60
+RUNBOOK = PROJECT_ROOT / "docs" / "runbooks" / "stopped_tables.md"
 NOW = datetime(2021, 2, 10, tzinfo=UTC)
 KEPT = {"charges": 3}
 
@@ -117,6 +119,48 @@ def test_months_are_made_across_the_years_end_for_every_monthly_table_and_only_o
     assert values(connection, "SELECT tableoid::regclass::text FROM payments.charges WHERE id = %s", charge) == [
         "charges_2031_12"
     ]
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2031, 12, 31, 23, 59, tzinfo=UTC),
+        datetime(2032, 1, 1, 8, 59, tzinfo=timezone(timedelta(hours=9))),
+        datetime(2031, 12, 31, 18, 59, tzinfo=timezone(timedelta(hours=-5))),
+    ],
+    ids=["in UTC", "next year already in Tokyo", "the evening in New York"],
+)
+def test_in_the_last_minute_of_the_year_in_utc_it_is_december_and_january_is_to_come(
+    connection: Connection, moment: datetime
+) -> None:
+    made = ensure_partitions(connection, months_to_come(moment))
+
+    assert [name for name in made if name.startswith("charges")] == [
+        f"charges_{month}" for month in ("2031_12", "2032_01", "2032_02", "2032_03")
+    ]
+    place = "SELECT tableoid::regclass::text FROM payments.charges WHERE id = %s"
+    for later, month in ((timedelta(0), "2031_12"), (timedelta(minutes=1), "2032_01")):
+        assert values(connection, place, insert_charge(connection, moment + later)) == [f"charges_{month}"]
+
+
+def test_of_two_who_make_a_month_at_once_the_second_finds_it_there(database: Settings, connection: Connection) -> None:
+    month = datetime(2031, 5, 1, tzinfo=UTC)
+
+    def make_beside() -> tuple[str, ...]:
+        with connect(database, autocommit=True) as second:
+            return ensure_partitions(second, [month])
+
+    with ThreadPoolExecutor() as pool, connect(database) as first:
+        made = ensure_partitions(first, [month])
+        beside = pool.submit(make_beside)
+        waits = (
+            "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        wait_until(lambda: values(connection, waits) == [True])
+        first.commit()
+        assert beside.result(LIMIT_SECONDS) == ()
+    assert len(made) == 3
+    assert partitions_of(connection) == ["charges_2031_05", "charges_default"]
 
 
 def test_rows_that_come_while_their_month_is_made_are_all_there_and_in_it(database: Settings) -> None:
@@ -253,6 +297,27 @@ def test_a_month_that_is_made_and_archived_again_for_a_late_row_stays_apart(conn
     assert [name for name, *_ in archived(connection)] == ["charges_2020_01", "charges_2020_01_2"]
     assert values(connection, "SELECT id FROM archive.charges_2020_01") == charges[:1]
     assert values(connection, "SELECT id FROM archive.charges_2020_01_2") == charges[1:]
+
+
+def test_an_archived_month_is_put_back_as_the_runbook_says_and_archived_again(connection: Connection) -> None:
+    """docs/runbooks/stopped_tables.md, before `recover`: only what is in the table is read again."""
+    month = datetime(2025, 1, 1, tzinfo=UTC)
+    ensure_partitions(connection, [month])
+    connection.execute(
+        "INSERT INTO payments.events (merchant_id, type, object_type, object_id, api_version, payload, created) "
+        "VALUES (%s, 'charge.succeeded', 'charge', gen_random_uuid(), '1', '{}', %s)",
+        [insert_merchant(connection), month],
+    )
+    now, kept = datetime(2026, 3, 1, tzinfo=UTC), {"events": 13}
+    (detached,) = detach_expired(connection, now, kept)
+    assert values(connection, "SELECT id FROM payments.events") == []
+    (put_back,) = re.findall("```sql\n(.*?)```", RUNBOOK.read_text("utf-8"), re.DOTALL)
+
+    with connection.transaction():
+        connection.execute(put_back)
+
+    assert len(values(connection, "SELECT id FROM payments.events WHERE created = %s", month)) == 1
+    assert [(each.name, each.rows) for each in detach_expired(connection, now, kept)] == [(detached.name, 1)]
 
 
 def test_a_month_that_refunds_point_into_stays_is_named_with_them_and_the_others_go(connection: Connection) -> None:

@@ -31,6 +31,14 @@ Progress = Callable[[int, int], None]
 MOST_DAYS = 3650
 _LOCK = 7_316_410_054
 _WRITERS = 2
+_HAS_HISTORY = """
+WITH runs AS (SELECT (payments, days, seed) = (%s, %s, %s) AS is_that_one FROM payments.simulations)
+SELECT EXISTS (SELECT FROM runs WHERE NOT is_that_one)
+    OR (
+        NOT EXISTS (SELECT FROM runs WHERE is_that_one)
+        AND (EXISTS (SELECT FROM payments.charges) OR EXISTS (SELECT FROM payments.payment_intents))
+    )
+"""
 _KEY = "seed = %s AND payments = %s AND days = %s AND until = %s"
 
 
@@ -100,10 +108,13 @@ def simulate_history(
 
 
 def has_history(settings: Settings, but: tuple[int, int, int]) -> bool:
-    """Whether any run has been begun, other than those of these `payments, days, seed`."""
+    """Whether there are payments, simulated, live or imported, other than those of a run of these
+    `payments, days, seed`, or another run has been begun.
+
+    Once a run of these has been begun, payments alone tell nothing: they may be its own.
+    """
     with connect(settings) as connection:
-        others = "SELECT EXISTS (SELECT FROM payments.simulations WHERE (payments, days, seed) <> (%s, %s, %s))"
-        return connection.execute(others, but).fetchone() == (True,)
+        return connection.execute(_HAS_HISTORY, but).fetchone() == (True,)
 
 
 def _silent(done: int, total: int) -> None:

@@ -125,7 +125,7 @@ def _frames(
     created = np.array([cut.at for cut in cuts], dtype=np.int64)
     arrives = created // DAY * DAY + _ARRIVES_AFTER
     fails = np.array([cut.fails for cut in cuts], dtype=bool)
-    failed, paid = fails & (arrives + DAY <= end), arrives < end
+    failed, paid = fails & (arrives + DAY < end), arrives < end
     reasons = np.array(_FAILURES)[draws.between(0, len(_FAILURES), len(cuts))]
     status = np.where(failed, "failed", np.where(paid, "paid", "in_transit"))
     payouts = pl.DataFrame(

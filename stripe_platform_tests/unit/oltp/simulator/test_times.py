@@ -6,6 +6,11 @@ from typing import Any
 import polars as pl
 import pytest
 
+from stripe_platform.oltp.simulator import payouts
+from stripe_platform.oltp.simulator.books import World
+from stripe_platform.oltp.simulator.run import Run
+from stripe_platform_tests.unit.oltp.simulator.conftest import UNTIL
+
 RUNS = [(700, 45, 1), (2500, 120, 3), (80, 10, 2)]
 # When whatever is meant to be in the future is no contradiction.
 PLANNED = {
@@ -24,6 +29,18 @@ def test_nothing_has_happened_after_the_end(history: Any, run: tuple[int, int, i
                 assert latest is None or latest < made.end, (table, column)
                 seen += 1
     assert seen > 30
+
+
+def test_a_payout_whose_failure_would_come_with_the_end_has_not_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end is the first instant of a month: the run makes no partition for it."""
+    monkeypatch.setattr(payouts, "_FAILS", 1)
+    run = Run(300, 20, 2, UNTIL)
+    books = World.of(run).books(0).tables
+
+    statuses = books["payouts"].group_by(pl.col("created").dt.date()).agg(pl.col("status").unique())
+    assert statuses.filter(pl.col("created") == UNTIL - timedelta(days=4))["status"].to_list() == [["failed"]]
+    assert statuses.filter(pl.col("created") == UNTIL - timedelta(days=3))["status"].to_list() == [["paid"]]
+    assert books["balance_transactions"]["created"].max() <= run.last_instant
 
 
 @pytest.mark.parametrize("run", RUNS)
