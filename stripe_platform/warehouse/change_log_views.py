@@ -25,7 +25,7 @@ class RawNotBegun(StripePlatformError):
 class RawTable:
     """One version of a table's change log: {partition: next offset}, and files that hold all below them.
 
-    `whole_from` is {partition: offset below which a cut would miss rows that were read again after a gap}.
+    `whole_from` is {partition: offset below which a cut would miss some of the rows that were read again}.
     """
 
     topic_id: str

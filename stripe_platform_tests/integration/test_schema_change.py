@@ -24,7 +24,7 @@ from stripe_platform.raw.drain import drain, drain_up_to
 from stripe_platform.raw.report import TablesStopped
 from stripe_platform.raw.schema import SchemaChanged, SchemaNotAcceptable, UnknownToCatalog
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.build import builder, mark_tested, prepare_build, publish
+from stripe_platform.warehouse.build import CutInGap, builder, mark_tested, prepare_build, publish
 from stripe_platform.warehouse.project import DBT, PROJECT_DIR, dbt_environment
 from stripe_platform.warehouse.query import query_rows
 
@@ -178,19 +178,44 @@ def wait_for(condition: Callable[[], bool]) -> None:
     raise AssertionError("it did not come to pass")
 
 
-def test_a_dropped_column_stops_its_table_alone_until_it_is_put_back(source: Source) -> None:
-    source.migrate("ALTER TABLE payments.countries ADD COLUMN anthem text")
-    source.add("countries", "QM", anthem="long")
+def test_a_renamed_column_stops_its_table_alone_until_it_has_its_name_back(source: Source) -> None:
+    source.migrate("ALTER TABLE payments.countries ADD COLUMN hymn text")
+    source.add("countries", "QL", hymn="long")
     source.drain()
-    source.add("countries", "QN", anthem="from before the drop, read after it")
-    source.migrate("ALTER TABLE payments.countries DROP COLUMN anthem CASCADE")
-    source.add("countries", "QO")
-    error = source.stops("countries", "column anthem is gone.*`stripe-platform accept-schema countries`")
+    source.add("countries", "QM", hymn="from before it was renamed, read after it")
+    source.migrate("ALTER TABLE payments.countries RENAME COLUMN hymn TO song")
+    error = source.stops("countries", "column hymn is gone.*`stripe-platform accept-schema countries`")
     assert isinstance(error, SchemaChanged)
+    source.migrate("ALTER TABLE payments.countries RENAME COLUMN song TO hymn")
+    source.add("countries", "QN", hymn="short")
+    assert_stored(
+        source, "countries", "hymn", {"QL": "long", "QM": "from before it was renamed, read after it", "QN": "short"}
+    )
+
+
+def test_a_column_dropped_and_added_again_is_another_one_and_once_accepted_shows_no_value_of_the_first(
+    source: Source,
+) -> None:
     source.migrate("ALTER TABLE payments.countries ADD COLUMN anthem text")
-    source.add("countries", "QP", anthem="short")
-    expected = {"QM": "long", "QN": "from before the drop, read after it", "QO": None, "QP": "short"}
-    assert_stored(source, "countries", "anthem", expected)
+    source.add("countries", "QC", anthem="staged")
+    source.add("countries", "QD", anthem="staged, then another column changed")
+    assert len(source.staged("countries", "anthem")) > 2
+    source.add("countries", "QE", anthem="unread when it was dropped")
+    source.migrate("ALTER TABLE payments.countries DROP COLUMN anthem CASCADE")
+    source.migrate("ALTER TABLE payments.countries ADD COLUMN anthem text")
+    source.add("countries", "QF", anthem="of the second")
+    source.set("countries", "QD", region="elsewhere")
+    error = source.stops("countries", "column anthem is another one.*`stripe-platform accept-schema countries`")
+    assert isinstance(error, SchemaChanged)
+    before = make_cut(source.settings, timeout=LIMIT)
+    assert accept_schema(source.settings, "countries", limit=LIMIT) == Acceptance((), (), {}, ("anthem",))
+    assert accept_schema(source.settings, "countries", limit=LIMIT).is_empty
+    source.drain()
+    with pytest.raises(CutInGap, match="countries, whose rows were read again"), builder(source.settings):
+        prepare_build(source.settings, before)
+    expected = {"QC": None, "QD": None, "QE": None, "QF": "of the second"}
+    assert_staged(source, "countries", "iso2, anthem", expected)
+    assert_stored(source, "countries", "max(anthem) over (partition by iso2)", {"QC": "staged"})
 
 
 def test_an_accepted_drop_keeps_what_was_stored_and_the_rest_flows(source: Source) -> None:
