@@ -2,7 +2,7 @@
 
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from decimal import Decimal
@@ -14,12 +14,15 @@ import duckdb
 import pytest
 
 from stripe_platform.cdc.cut import make_cut
+from stripe_platform.oltp.catalog import Column
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.migrate import MIGRATIONS, migrate
 from stripe_platform.oltp.replication import PUBLICATION
 from stripe_platform.oltp.tables import TABLES_BY_NAME
+from stripe_platform.raw import drain as drain_module
 from stripe_platform.raw.acceptance import Acceptance, accept_schema
 from stripe_platform.raw.change_log import next_offsets, parquet_files
+from stripe_platform.raw.definition import table_columns
 from stripe_platform.raw.drain import drain, drain_up_to
 from stripe_platform.raw.report import TablesStopped
 from stripe_platform.raw.schema import SchemaChanged, SchemaNotAcceptable, UnknownToCatalog
@@ -176,6 +179,28 @@ def wait_for(condition: Callable[[], bool]) -> None:
             return
         waiting.wait(0.05)
     raise AssertionError("it did not come to pass")
+
+
+def test_a_column_that_another_drain_followed_since_the_catalog_was_looked_at_stops_nothing(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.add("countries", "QA")
+    source.drain()
+    source.add("countries", "QB")
+    looks: list[int] = []
+
+    def look_and_be_overtaken(settings: Settings) -> Mapping[str, tuple[Column, ...]]:
+        seen = table_columns(settings)
+        looks.append(1)
+        if len(looks) == 1:
+            source.migrate("ALTER TABLE payments.countries ADD COLUMN flag text")
+            source.set("countries", "QB", flag="red")
+            source.drain("countries")
+        return seen
+
+    monkeypatch.setattr(drain_module, "table_columns", look_and_be_overtaken)
+    drain(source.settings, ["countries"])
+    assert_stored(source, "countries", "flag", {"QA": None, "QB": "red"})
 
 
 def test_a_renamed_column_stops_its_table_alone_until_it_has_its_name_back(source: Source) -> None:
