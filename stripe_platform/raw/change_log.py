@@ -38,6 +38,9 @@ TOPIC_ID = "stripe_platform.topic_id"
 # numbers have {column: type}, or nothing: then the columns are the log's own.
 DEFINITION = "stripe_platform.definition"
 
+# What makes a folder of Parquet files a Delta table.
+DELTA_LOG = "_delta_log"
+
 # The operation of a change that stands for lost ones.
 GAP = "g"
 
@@ -321,15 +324,24 @@ def next_offsets(settings: Settings, table: str) -> dict[int, int]:
 
 
 def set_aside(settings: Settings, table: str) -> Path:
-    """Move the log out of the lake whole, to where the next one of the table does not meet it; return its new path."""
+    """Move the log out of the lake whole, to where the next one of the table does not meet it; return its new path.
+
+    Its Parquet files also stay where readers have listed them (the published marts' raw views): the upkeep deletes
+    them there as files that were replaced now. Ended before its last act, it has changed nothing and is called again.
+    """
     folder = log_folder(settings, table)
     # Kafka's ids are base64: some hold a slash.
     topic_id = ChangeLog(table, DeltaTable(folder)).topic_id.replace("/", "_")
     aside = settings.lake.with_name("set_aside") / f"{table}-{topic_id}"
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    # A compaction at work would put its files into a folder of the old name.
+    aside.mkdir(parents=True, exist_ok=True)
+    # A compaction at work would put its files into the next log's folder.
     with only_rewriter(folder):
-        folder.rename(aside)
+        for file in folder.glob("*.parquet"):
+            # For how long a file stays that no log names is counted from its time.
+            file.touch()
+            (aside / file.name).unlink(missing_ok=True)
+            (aside / file.name).hardlink_to(file)
+        (folder / DELTA_LOG).rename(aside / DELTA_LOG)
     return aside
 
 

@@ -1,6 +1,9 @@
 """A raw change log takes each batch once: its offsets are compared and set in the commit of the rows."""
 
 import json
+import os
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
@@ -341,6 +344,40 @@ def test_a_log_whose_topic_has_a_slash_in_its_id_is_set_aside_under_its_table_s_
     assert aside.parent == settings.lake.with_name("set_aside")
     assert aside.name.startswith(f"{TABLE}-")
     assert DeltaTable(aside).to_pyarrow_table().num_rows == 3
+    assert ChangeLog.existing(settings, TABLE) is None
+
+
+def test_the_files_of_a_log_that_was_set_aside_stay_for_who_listed_them_until_the_upkeep_deletes_them(
+    settings: Settings,
+) -> None:
+    open_log(settings).append(changes(range(3)), {0: 3})
+    listed = parquet_files(settings, TABLE)
+    for file in listed:
+        os.utime(file, (0, 0))
+    aside = set_aside(settings, TABLE)
+    open_log(settings, topic_id="another").append(changes(range(1)), {0: 1})
+    maintain(settings, TABLE)
+    assert len(duckdb.read_parquet(listed).fetchall()) == 3
+    assert stored_ids(settings) == ["0-0"]
+    two_days_ago = time.time() - 2 * 24 * 3600
+    for file in listed:
+        os.utime(file, (two_days_ago, two_days_ago))
+    # A publication from before it was set aside is read to this day.
+    maintain(settings, TABLE, read_since=datetime.now(UTC) - timedelta(days=3))
+    assert all(Path(file).exists() for file in listed)
+    maintain(settings, TABLE)
+    assert not any(Path(file).exists() for file in listed)
+    assert DeltaTable(aside).to_pyarrow_table().num_rows == 3
+
+
+def test_setting_aside_that_ends_early_is_done_by_the_next(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_log(settings).append(changes(range(3)), {0: 3})
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            set_aside(settings, TABLE)
+    assert stored_ids(settings) == ["0-0", "0-1", "0-2"]
+    assert DeltaTable(set_aside(settings, TABLE)).to_pyarrow_table().num_rows == 3
     assert ChangeLog.existing(settings, TABLE) is None
 
 
