@@ -43,7 +43,7 @@ class TableMissing(StripePlatformError):
 
 # A typmod of numeric holds precision and scale, four bytes of header above them. Generated columns are not
 # published. Of a constant default PostgreSQL keeps what older rows have (`atthasmissing`, for a partitioned table with
-# its partitions); one that is made for each row it writes into them, and leaves only the default itself.
+# its partitions); one that is made for each row it writes into them: that leaves the default itself, and NOT NULL.
 _COLUMNS = """
 SELECT
     relation.relname,
@@ -56,7 +56,8 @@ SELECT
         THEN (attribute.atttypmod - 4) & 2047 END,
     col_description(relation.oid, attribute.attnum),
     attribute.attnum,
-    CASE WHEN attribute.atthasdef OR attribute.attidentity <> '' OR attribute.atthasmissing OR EXISTS (
+    CASE WHEN attribute.atthasdef OR attribute.attidentity <> '' OR attribute.attnotnull
+        OR attribute.atthasmissing OR EXISTS (
         SELECT FROM pg_partition_tree(relation.oid) AS tree
         INNER JOIN pg_attribute AS part ON part.attrelid = tree.relid
         WHERE part.attname = attribute.attname AND part.atthasmissing

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from datetime import UTC
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -125,7 +126,9 @@ def row_schema(table: str, columns: Iterable[Column]) -> pa.Schema:
 
 def _told(column: Column) -> dict[bytes, bytes]:
     number = {} if column.number is None else {NUMBER: str(column.number).encode()}
-    filled = {} if column.filled_before is None else {FILLED_BEFORE: column.filled_before.isoformat().encode()}
+    filled = {}
+    if column.filled_before is not None:
+        filled = {FILLED_BEFORE: column.filled_before.astimezone(UTC).isoformat().encode()}
     return number | filled
 
 

@@ -4,7 +4,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
@@ -14,9 +14,11 @@ import duckdb
 import pytest
 
 from stripe_platform.cdc.cut import make_cut
-from stripe_platform.oltp.catalog import Column
+from stripe_platform.cdc.snapshot import take_snapshots
+from stripe_platform.oltp.catalog import Column, captured_columns
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.migrate import MIGRATIONS, migrate
+from stripe_platform.oltp.partitions import ensure_partitions, months_to_come
 from stripe_platform.oltp.replication import PUBLICATION
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.raw import drain as drain_module
@@ -24,6 +26,7 @@ from stripe_platform.raw.acceptance import Acceptance, accept_schema
 from stripe_platform.raw.change_log import next_offsets, parquet_files
 from stripe_platform.raw.definition import table_columns
 from stripe_platform.raw.drain import drain, drain_up_to
+from stripe_platform.raw.missing_defaults import rows_without_default
 from stripe_platform.raw.report import TablesStopped
 from stripe_platform.raw.schema import SchemaChanged, SchemaNotAcceptable, UnknownToCatalog
 from stripe_platform.settings import Settings
@@ -184,9 +187,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_a_column_that_another_drain_followed_since_the_catalog_was_looked_at_stops_nothing(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source.add("countries", "QA")
+    source.add("countries", "XA")
     source.drain()
-    source.add("countries", "QB")
+    source.add("countries", "XB")
     looks: list[int] = []
 
     def look_and_be_overtaken(settings: Settings) -> Mapping[str, tuple[Column, ...]]:
@@ -194,13 +197,52 @@ def test_a_column_that_another_drain_followed_since_the_catalog_was_looked_at_st
         looks.append(1)
         if len(looks) == 1:
             source.migrate("ALTER TABLE payments.countries ADD COLUMN flag text")
-            source.set("countries", "QB", flag="red")
+            source.set("countries", "XB", flag="red")
             source.drain("countries")
         return seen
 
     monkeypatch.setattr(drain_module, "table_columns", look_and_be_overtaken)
     drain(source.settings, ["countries"])
-    assert_stored(source, "countries", "flag", {"QA": None, "QB": "red"})
+    assert_stored(source, "countries", "flag", {"XA": None, "XB": "red"})
+
+
+def test_the_rows_that_a_default_filled_are_told_until_a_snapshot_has_read_them(source: Source) -> None:
+    source.add("currencies", "qqy")
+    source.drain()
+    source.migrate(
+        "ALTER TABLE payments.currencies ADD COLUMN digits integer NOT NULL DEFAULT 2, ADD COLUMN remark text"
+    )
+    source.drain()
+    ((rows,),) = source.rows("SELECT count(*) FROM currencies")
+    assert rows_without_default(source.settings, "currencies") == {"digits": rows}
+    source.set("currencies", "qqy", name="changed since")
+    source.drain()
+    assert rows_without_default(source.settings, "currencies") == {"digits": rows - 1}
+    take_snapshots(source.settings, ["currencies"], again=True, limit=LIMIT)
+    source.drain()
+    assert rows_without_default(source.settings, "currencies") == {}
+    assert set(source.staged("currencies", "digits")) == {(2,)}
+
+
+def test_the_catalog_tells_of_each_column_whether_older_rows_may_be_filled(source: Source) -> None:
+    with connect(source.settings) as postgres:
+        ensure_partitions(postgres, months_to_come(datetime.now(UTC)))
+        for table in ("charges", "merchants"):
+            for change in (
+                "ADD COLUMN rewritten uuid NOT NULL DEFAULT gen_random_uuid()",
+                "ADD COLUMN made_for_each uuid DEFAULT gen_random_uuid()",
+                "ADD COLUMN without text",
+                "ADD COLUMN kept integer DEFAULT 1",
+                "ADD COLUMN dropped integer DEFAULT 1",
+                "ALTER COLUMN rewritten DROP DEFAULT, ALTER COLUMN dropped DROP DEFAULT",
+            ):
+                postgres.execute(f"ALTER TABLE payments.{table} {change}".encode())
+        columns = captured_columns(postgres)
+        postgres.rollback()
+    for table in ("charges", "merchants"):
+        filled = {column.name: column.filled_before is not None for column in columns[table][-5:]}
+        assert filled == {"rewritten": True, "made_for_each": True, "without": False, "kept": True, "dropped": True}
+        assert len({column.number for column in columns[table]}) == len(columns[table])
 
 
 def test_a_renamed_column_stops_its_table_alone_until_it_has_its_name_back(source: Source) -> None:
