@@ -1,7 +1,8 @@
 """What PostgreSQL's catalog says about the captured tables."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
 import psycopg
 
@@ -15,7 +16,9 @@ class Column:
     """A column as the catalog describes it; `type` is PostgreSQL's own name for it (`int8`, `timestamptz`,
     …).
 
-    `precision` and `scale` are those of a `numeric` that was declared with them, else None.
+    `precision` and `scale` are those of a `numeric` that was declared with them, else None. `number` is the column's
+    own: one that is dropped and added again has another. `filled_before` is set where rows older than this time may
+    have a value that no change ever told, by a default of `ADD COLUMN`.
     """
 
     name: str
@@ -24,6 +27,8 @@ class Column:
     precision: int | None
     scale: int | None
     comment: str | None = None
+    number: int | None = None
+    filled_before: datetime | None = field(default=None, compare=False)
 
 
 class TableMissing(StripePlatformError):
@@ -37,7 +42,8 @@ class TableMissing(StripePlatformError):
 
 
 # A typmod of numeric holds precision and scale, four bytes of header above them. Generated columns are not
-# published.
+# published. Of a constant default PostgreSQL keeps what older rows have (`atthasmissing`, for a partitioned table with
+# its partitions); one that is made for each row it writes into them: that leaves the default itself, and NOT NULL.
 _COLUMNS = """
 SELECT
     relation.relname,
@@ -48,7 +54,14 @@ SELECT
         THEN ((attribute.atttypmod - 4) >> 16) & 65535 END,
     CASE WHEN type.typname = 'numeric' AND attribute.atttypmod >= 4
         THEN (attribute.atttypmod - 4) & 2047 END,
-    col_description(relation.oid, attribute.attnum)
+    col_description(relation.oid, attribute.attnum),
+    attribute.attnum,
+    CASE WHEN attribute.atthasdef OR attribute.attidentity <> '' OR attribute.attnotnull
+        OR attribute.atthasmissing OR EXISTS (
+        SELECT FROM pg_partition_tree(relation.oid) AS tree
+        INNER JOIN pg_attribute AS part ON part.attrelid = tree.relid
+        WHERE part.attname = attribute.attname AND part.atthasmissing
+    ) THEN clock_timestamp() END
 FROM pg_class AS relation
 INNER JOIN pg_attribute AS attribute ON attribute.attrelid = relation.oid
 INNER JOIN pg_type AS type ON type.oid = attribute.atttypid

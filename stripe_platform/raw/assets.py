@@ -1,5 +1,6 @@
 """The raw change log as assets: one drain fills the tables that a run names."""
 
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -12,11 +13,15 @@ from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.raw.change_log import columns, row_count
 from stripe_platform.raw.drain import bounds_for_run, drain, drain_up_to
 from stripe_platform.raw.report import DrainReport, TableDrained, TablesStopped
+from stripe_platform.raw.schema import schema_version
 from stripe_platform.settings import Settings
 
 # A quiet table is materialized only by the runs of `oltp_to_warehouse`; a log a day old says nothing new came or
 # nothing runs. How far a log is behind is the lag sensor's to tell.
 FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=1), warn_window=timedelta(hours=12))
+
+# On a run in which tables stopped: {table: name of its error} as JSON.
+STOPPED_TAG = "stripe_platform/stopped"
 
 
 class DrainConfig(dg.Config):
@@ -57,9 +62,11 @@ def change_logs(
     try:
         report = _drained(settings, context.run.run_id, tables, config)
     except TablesStopped as stopped:
-        yield from _results(settings, stopped.report)
+        errors = {table: type(error).__name__ for table, error in stopped.errors.items()}
+        context.instance.add_run_tags(context.run.run_id, {STOPPED_TAG: json.dumps(errors)})
+        yield from _results(context.instance, settings, stopped.report)
         raise
-    yield from _results(settings, report)
+    yield from _results(context.instance, settings, report)
 
 
 def _drained(settings: Settings, run_id: str, tables: list[str], config: DrainConfig) -> DrainReport:
@@ -73,18 +80,21 @@ def _drained(settings: Settings, run_id: str, tables: list[str], config: DrainCo
     return drain(settings, tables, bounds=bounds or None)
 
 
-def _results(settings: Settings, report: DrainReport) -> Iterator[dg.MaterializeResult[None]]:
+def _results(
+    instance: dg.DagsterInstance, settings: Settings, report: DrainReport
+) -> Iterator[dg.MaterializeResult[None]]:
     for table, drained in report.tables.items():
         yield dg.MaterializeResult(
             asset_key=raw_key(table),
-            metadata=_metadata(settings, table, drained) | {"drain_seconds": round(report.seconds, 3)},
+            metadata=_metadata(settings, table, drained)
+            | _columns(instance, settings, table)
+            | {"drain_seconds": round(report.seconds, 3)},
         )
 
 
 def _metadata(settings: Settings, table: str, drained: TableDrained) -> dict[str, Any]:
     return {
         "dagster/row_count": row_count(settings, table),
-        "dagster/column_schema": _column_schema(columns(settings, table)),
         "rows_added": drained.rows,
         "batches": drained.batches,
         "offsets_from": {str(partition): offset for partition, offset in drained.begin.items()},
@@ -93,6 +103,14 @@ def _metadata(settings: Settings, table: str, drained: TableDrained) -> dict[str
     }
 
 
-def _column_schema(schema: pa.Schema | None) -> dg.TableSchema:
-    fields = [] if schema is None else list(schema)
-    return dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field in fields])
+def _columns(instance: dg.DagsterInstance, settings: Settings, table: str) -> dict[str, Any]:
+    """The log's columns when they are others than at the last report: Dagster keeps every report for ever."""
+    schema = columns(settings, table) or pa.schema([])
+    version = {"columns_version": schema_version(schema)}
+    last = instance.get_latest_materialization_event(raw_key(table))
+    told = last.asset_materialization.metadata if last and last.asset_materialization else {}
+    if "columns_version" in told and told["columns_version"].value == version["columns_version"]:
+        return version
+    return version | {
+        "dagster/column_schema": dg.TableSchema([dg.TableColumn(field.name, str(field.type)) for field in schema])
+    }

@@ -1,7 +1,8 @@
 """What has been read of one table and is not yet in its log."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
 
@@ -9,8 +10,8 @@ import pyarrow as pa
 
 from stripe_platform.cdc.envelope import Layout, Records, UnknownColumns, decode
 from stripe_platform.cdc.topics import topic_for
-from stripe_platform.raw.change_log import ChangeLog
-from stripe_platform.raw.schema import UnknownToCatalog, versioned
+from stripe_platform.raw.change_log import ChangeLog, LostRace
+from stripe_platform.raw.schema import SchemaChanged, UnknownToCatalog, versioned
 
 # Decoded in slices: a larger one is no faster and holds more text and parse tree in memory.
 DECODE_RECORDS = 4_000
@@ -27,8 +28,8 @@ def nowhere(point: Point) -> None:
 class TableBuffer:
     """Records of one table on their way from topic to log; full slices become typed columns early.
 
-    `row` is the table's definition by PostgreSQL's catalog, which `definition` asks anew when a record has a column
-    that the log has not.
+    `row` is the table's definition by PostgreSQL's catalog. `definition` asks for it anew, later than the last record
+    was read: when a record has a column that the log has not, and before a commit.
     """
 
     def __init__(
@@ -109,7 +110,11 @@ class TableBuffer:
         self._decode()
         if self.next_offsets == self._log.next_offsets:
             return 0
-        if not self._decoded:
+        if self._decoded:
+            # Whatever these changes were written under is in the catalog by now.
+            with self._judged_by_newest_log():
+                self._log.refuse(self._definition())
+        else:
             self._decoded = [versioned(decode(self._records(), self._layout), self._row)]
         # A slice read before a column was added lacks it.
         changes = pa.concat_tables(self._decoded, promote_options="default")
@@ -128,8 +133,9 @@ class TableBuffer:
         try:
             changes = decode(self._records(), self._layout)
         except UnknownColumns:
-            self._follow_definition()
-            changes = self._decode_known()
+            with self._judged_by_newest_log():
+                self._follow_definition()
+                changes = self._decode_known()
         self._decoded.append(versioned(changes, self._row))
         self._decoded_bytes += changes.nbytes
         self._forget_records()
@@ -140,6 +146,16 @@ class TableBuffer:
             return decode(self._records(), self._layout)
         except UnknownColumns as unknown:
             raise UnknownToCatalog(self.table, unknown.columns) from unknown
+
+    @contextmanager
+    def _judged_by_newest_log(self) -> Iterator[None]:
+        """`LostRace` in place of an error that only this older version of the log may give reason for."""
+        try:
+            yield
+        except (SchemaChanged, UnknownToCatalog):
+            if self._log.has_moved:
+                raise LostRace(self.table) from None
+            raise
 
     def _follow_definition(self) -> None:
         row = self._definition()

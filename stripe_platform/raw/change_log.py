@@ -20,19 +20,26 @@ from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.raw.rewriting import only_rewriter
 from stripe_platform.raw.schema import (
     LOG_FIELDS,
+    FollowedColumn,
     definition,
+    definition_after,
     log_schema,
     merged,
     own_columns,
     readable,
     refuse_changes,
+    replaced_columns,
     widened,
 )
 from stripe_platform.settings import Settings
 
 TOPIC_ID = "stripe_platform.topic_id"
-# The table's columns as last accepted, when they are others than the log's own: {column: type} as JSON.
+# The table's columns as last followed or accepted: {column: `FollowedColumn`} as JSON. Logs from before columns had
+# numbers have {column: type}, or nothing: then the columns are the log's own.
 DEFINITION = "stripe_platform.definition"
+
+# What makes a folder of Parquet files a Delta table.
+DELTA_LOG = "_delta_log"
 
 # The operation of a change that stands for lost ones.
 GAP = "g"
@@ -91,16 +98,23 @@ class ChangeLog:
     def open(cls, settings: Settings, table: str, *, row: pa.Schema, topic_id: str) -> "ChangeLog":
         """Open the log, or create it, for rows of this schema from the topic of this id.
 
-        New columns are added. `TopicRecreated` or `SchemaChanged` when the stored log cannot be continued.
+        `LostRace` when another process makes it at the same time; else as `go_on`.
         """
-        folder = log_folder(settings, table)
-        if not DeltaTable.is_deltatable(str(folder)):
-            _create(folder, table, row, topic_id)
-        log = cls(table, DeltaTable(folder))
-        if log.topic_id != topic_id:
-            raise TopicRecreated(table, folder)
-        log.follow(row)
+        log = cls.existing(settings, table)
+        if log is None:
+            log = cls(table, _created(log_folder(settings, table), table, row, topic_id))
+        log.go_on(row, topic_id)
         return log
+
+    def go_on(self, row: pa.Schema, topic_id: str) -> None:
+        """Be ready for rows of this schema from the topic of this id: new columns are added.
+
+        `row` is to be looked up after the log was opened: an older one would lack what others have followed since.
+        `TopicRecreated` or `SchemaChanged` when the log cannot be continued, `LostRace` when another writer was faster.
+        """
+        if self.topic_id != topic_id:
+            raise TopicRecreated(self.table, self._folder)
+        self.follow(row)
 
     @classmethod
     def existing(cls, settings: Settings, table: str) -> "ChangeLog | None":
@@ -114,19 +128,40 @@ class ChangeLog:
         return own_columns(pa.schema(self._delta.schema()))
 
     @property
-    def followed(self) -> dict[str, str]:
-        """{column: type} of the table's definition that was followed or accepted last."""
+    def followed(self) -> dict[str, FollowedColumn]:
+        """The table's definition that was followed or accepted last."""
         recorded = self._delta.metadata().configuration.get(DEFINITION)
-        return definition(self.columns) if recorded is None else json.loads(recorded)
+        return definition(self.columns) if recorded is None else _from_json(recorded)
+
+    @property
+    def has_moved(self) -> bool:
+        """Another writer has committed since this log was opened."""
+        return bool(DeltaTable(self._delta.table_uri).version() != self._delta.version())
+
+    @property
+    def _folder(self) -> Path:
+        return Path(unquote(urlsplit(self._delta.table_uri).path))
 
     def readable(self, row: pa.Schema) -> pa.Schema:
         """The columns as which changes of a table of this definition are read into this log."""
         return readable(self.columns, row)
 
+    def replaced(self, row: pa.Schema) -> tuple[str, ...]:
+        """The columns of `row` under whose names this log holds values of other columns."""
+        return replaced_columns(self.columns, self.followed, row)
+
+    def refuse(self, row: pa.Schema) -> None:
+        """`SchemaChanged` unless `row` differs from what is followed by new columns at most."""
+        refuse_changes(self.table, self.columns, self.followed, row)
+
     def follow(self, row: pa.Schema) -> None:
         """Take in the columns of `row` that are new; `SchemaChanged` for any other difference."""
-        refuse_changes(self.table, self.columns, self.followed, row)
+        self.refuse(row)
         self.accept(row)
+
+    def refuse_unacceptable(self, row: pa.Schema) -> None:
+        """`SchemaNotAcceptable` when `accept` would raise it."""
+        merged(self.table, pa.schema(self._delta.schema()), row)
 
     def accept(self, row: pa.Schema) -> None:
         """Go on with this definition of the table: what the log holds stays, and wider types are made room for.
@@ -135,25 +170,23 @@ class ChangeLog:
         old and new values fit into no type together, `LostRace` when another writer was faster.
         """
         stored = pa.schema(self._delta.schema())
-        wanted = merged(self.table, stored, row)
+        wanted, followed = merged(self.table, stored, row), self.followed
         try:
+            # Before the columns: a log that had a column and did not follow it would look as if it had been dropped.
+            if followed != (now := definition_after(followed, row)):
+                self._delta.alter.set_table_properties({DEFINITION: _to_json(now)}, raise_if_not_exists=False)
             if list(wanted)[: len(stored)] != list(stored):
                 self._rewrite(wanted)
             elif added := list(wanted)[len(stored) :]:
                 fields = DeltaSchema.from_arrow(pa.schema(added)).fields
                 self._delta.alter.add_columns([Field(field.name, field.type) for field in fields])
-            if self.followed != definition(row):
-                self._delta.alter.set_table_properties(
-                    {DEFINITION: json.dumps(definition(row))}, raise_if_not_exists=False
-                )
         except (CommitFailedError, SchemaMismatchError) as refused:
             raise LostRace(self.table) from refused
 
     def _rewrite(self, wanted: pa.Schema) -> None:
         """Replace every file by one of wider types, in one commit; files that came meanwhile stay beside them."""
-        uri = self._delta.table_uri
-        with only_rewriter(Path(unquote(urlsplit(uri).path))):
-            if DeltaTable(uri).version() != self._delta.version():
+        with only_rewriter(self._folder):
+            if self.has_moved:
                 raise LostRace(self.table)
             write_deltalake(
                 self._delta,
@@ -170,7 +203,7 @@ class ChangeLog:
 
     @property
     def whole_from(self) -> dict[int, int]:
-        """{partition: offset below which no cut sees all of what was read again after a gap}; empty without one."""
+        """{partition: offset below which no cut sees all of the rows that were read again}; empty when none were."""
         found = {place: self._delta.transaction_version(self._mark(place)) for place in self._read_at}
         return {place: offset for place, offset in found.items() if offset is not None}
 
@@ -186,6 +219,10 @@ class ChangeLog:
         ]
         changes = pa.Table.from_pylist(marks, schema=pa.schema([*self.columns, *CHANGE_FIELDS, LOG_FIELDS[1]]))
         self.append(changes, {**self._read_at, **begins}, whole_from)
+
+    def refuse_cuts_below(self, whole_from: Mapping[int, int]) -> None:
+        """Have `whole_from` say so of these partitions. `LostRace` as `append`."""
+        self.append(pa.table({}), self._read_at, whole_from)
 
     def append(
         self, changes: pa.Table, next_offsets: Mapping[int, int], whole_from: Mapping[int, int] | None = None
@@ -241,23 +278,36 @@ def log_folder(settings: Settings, table: str) -> Path:
     return settings.lake / TABLES_BY_NAME[table].name
 
 
-def _create(folder: Path, table: str, row: pa.Schema, topic_id: str) -> None:
+def _to_json(followed: Mapping[str, FollowedColumn]) -> str:
+    return json.dumps({name: column._asdict() for name, column in followed.items()})
+
+
+def _from_json(recorded: str) -> dict[str, FollowedColumn]:
+    return {
+        name: FollowedColumn(column) if isinstance(column, str) else FollowedColumn(**column)
+        for name, column in json.loads(recorded).items()
+    }
+
+
+def _created(folder: Path, table: str, row: pa.Schema, topic_id: str) -> DeltaTable:
     try:
-        DeltaTable.create(
+        return DeltaTable.create(
             folder,
             log_schema(row),
             name=table,
             description=f"Every change of {TABLES_BY_NAME[table].qualified}, once, from {topic_for(table)}",
             configuration={
                 TOPIC_ID: topic_id,
+                DEFINITION: _to_json(definition(row)),
                 "delta.checkpointInterval": str(CHECKPOINT_EVERY_COMMITS),
             },
             raise_if_key_not_exists=False,
         )
-    except DeltaError:
-        # Two first drains at once: whoever came first made it.
-        if not DeltaTable.is_deltatable(str(folder)):
-            raise
+    except DeltaError as refused:
+        # Two first drains at once: whoever came first made it, perhaps for a later definition.
+        if DeltaTable.is_deltatable(str(folder)):
+            raise LostRace(table) from refused
+        raise
 
 
 def _opened(settings: Settings, table: str) -> DeltaTable | None:
@@ -274,15 +324,24 @@ def next_offsets(settings: Settings, table: str) -> dict[int, int]:
 
 
 def set_aside(settings: Settings, table: str) -> Path:
-    """Move the log out of the lake whole, to where the next one of the table does not meet it; return its new path."""
+    """Move the log out of the lake whole, to where the next one of the table does not meet it; return its new path.
+
+    Its Parquet files also stay where readers have listed them (the published marts' raw views): the upkeep deletes
+    them there as files that were replaced now. Ended before its last act, it has changed nothing and is called again.
+    """
     folder = log_folder(settings, table)
     # Kafka's ids are base64: some hold a slash.
     topic_id = ChangeLog(table, DeltaTable(folder)).topic_id.replace("/", "_")
     aside = settings.lake.with_name("set_aside") / f"{table}-{topic_id}"
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    # A compaction at work would put its files into a folder of the old name.
+    aside.mkdir(parents=True, exist_ok=True)
+    # A compaction at work would put its files into the next log's folder.
     with only_rewriter(folder):
-        folder.rename(aside)
+        for file in folder.glob("*.parquet"):
+            # For how long a file stays that no log names is counted from its time.
+            file.touch()
+            (aside / file.name).unlink(missing_ok=True)
+            (aside / file.name).hardlink_to(file)
+        (folder / DELTA_LOG).rename(aside / DELTA_LOG)
     return aside
 
 

@@ -1,6 +1,7 @@
 """What PostgreSQL's catalog says today of the tables that the raw change log follows."""
 
 from collections.abc import Iterable
+from datetime import datetime
 
 import pyarrow as pa
 
@@ -21,6 +22,14 @@ def table_columns(settings: Settings) -> dict[str, tuple[Column, ...]]:
 def table_definition(settings: Settings, table: str) -> pa.Schema:
     """The captured columns of one table in the log's types; errors as `row_schema`."""
     return row_schema(table, table_columns(settings)[table])
+
+
+def postgres_clock(settings: Settings) -> datetime:
+    """PostgreSQL's time now: what a snapshot requested later reads was committed by then."""
+    with connect(settings) as postgres:
+        now: datetime
+        ((now,),) = postgres.execute("SELECT clock_timestamp()").fetchall()
+    return now
 
 
 def require_captured(tables: Iterable[str]) -> None:

@@ -14,10 +14,11 @@ from stripe_platform.cdc.offsets import last_stable_offsets, topic_ids
 from stripe_platform.cdc.topics import topic_for
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.local.disk import check_free_space
+from stripe_platform.oltp.catalog import Column
 from stripe_platform.oltp.tables import CAPTURED_TABLES, TABLES_BY_NAME
 from stripe_platform.raw.buffer import Point, TableBuffer, nowhere
 from stripe_platform.raw.change_log import ChangeLog, LostRace
-from stripe_platform.raw.definition import table_columns, table_definition
+from stripe_platform.raw.definition import table_columns
 from stripe_platform.raw.reader import Event, TopicReader
 from stripe_platform.raw.report import BoundsNotReached, DrainReport, TableDrained, TablesStopped
 from stripe_platform.raw.schema import row_schema
@@ -86,6 +87,7 @@ class _Drain:
         self._begin: dict[str, dict[int, int]] = {}
         self._end: dict[str, dict[int, int]] = {}
         self._buffers: dict[str, TableBuffer] = {}
+        self._catalog: Mapping[str, tuple[Column, ...]] | None = None
         self.errors: dict[str, StripePlatformError] = {}
 
     @property
@@ -112,6 +114,7 @@ class _Drain:
 
     def _read_batch(self, reader: TopicReader) -> None:
         events = reader.read()
+        self._catalog = None
         self._at("polled")
         for event in events:
             held = self._buffers.get(event.topic)
@@ -136,9 +139,11 @@ class _Drain:
 
     def _flush(self, reader: TopicReader, topics: list[str]) -> None:
         for topic in topics:
-            # Not in the try below: a full disk ends the drain, it does not stop one table after the other.
+            # Not in the try below: a full disk or no PostgreSQL ends the drain, and not one table after the other.
             check_free_space(self._settings)
             held = self._buffers[topic]
+            if held.rows:
+                self._looked_up()
             try:
                 written = held.flush()
             except StripePlatformError as error:
@@ -172,18 +177,36 @@ class _Drain:
         """What is held of each table that can go on, by topic; of the others the error is kept."""
         going = [table for table in self._tables if table not in self.errors]
         ids = topic_ids(self._settings, going)
-        definitions = table_columns(self._settings)
+        # Opened before the catalog is looked at: `ChangeLog.go_on` says why.
+        opened = {table: ChangeLog.existing(self._settings, table) for table in going}
+        self._catalog = None
+        self._looked_up()
         logs: dict[str, tuple[ChangeLog, pa.Schema]] = {}
         for table in going:
             try:
-                row = row_schema(table, definitions[table])
-                logs[table] = ChangeLog.open(self._settings, table, row=row, topic_id=ids[table]), row
+                logs[table] = self._going_on(table, opened[table], ids[table])
             except StripePlatformError as error:
                 self.errors[table] = error
         # Asked once: after a lost race the way is still as far as it was.
         if self._bounds is None:
             self._bounds = last_stable_offsets(self._settings, logs)
         return {topic_for(table): self._buffer(table, log, row) for table, (log, row) in logs.items()}
+
+    def _going_on(self, table: str, log: ChangeLog | None, topic_id: str) -> tuple[ChangeLog, pa.Schema]:
+        row = self._definition(table)
+        if log is None:
+            return ChangeLog.open(self._settings, table, row=row, topic_id=topic_id), row
+        log.go_on(row, topic_id)
+        return log, row
+
+    def _definition(self, table: str) -> pa.Schema:
+        return row_schema(table, self._looked_up()[table])
+
+    def _looked_up(self) -> Mapping[str, tuple[Column, ...]]:
+        """The catalog as it was after the last records were read; one look serves all tables."""
+        if self._catalog is None:
+            self._catalog = table_columns(self._settings)
+        return self._catalog
 
     def _buffer(self, table: str, log: ChangeLog, row: pa.Schema) -> TableBuffer:
         self._begin.setdefault(table, log.next_offsets)
@@ -194,7 +217,7 @@ class _Drain:
             Layout(table, TABLES_BY_NAME[table].key, log.readable(row), placeholder),
             row=row,
             bounds=(self._bounds or {}).get(table, {}),
-            definition=partial(table_definition, self._settings, table),
+            definition=partial(self._definition, table),
             at=self._at,
         )
 

@@ -42,6 +42,7 @@ def count_changes(
     spill = settings.home / "tmp" / "duckdb"
     Path(spill).mkdir(parents=True, exist_ok=True)
     with duckdb.connect(config={"memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)}) as database:
-        database.read_parquet(list(files)).select(", ".join(columns)).create_view("changes")
+        # By name: a file written before a column was added lacks it.
+        database.read_parquet(list(files), union_by_name=True).select(", ".join(columns)).create_view("changes")
         row = database.execute(question).fetchone()
     return int(row[0]) if row else 0

@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from datetime import UTC
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -32,6 +34,26 @@ WIDEST_NUMERIC = 38
 LOG_FIELDS = (pa.field("_loaded_at", TIMESTAMP), pa.field("_schema_version", pa.string()))
 BOOKKEEPING = frozenset(field.name for field in (*CHANGE_FIELDS, *LOG_FIELDS))
 
+# What a field of a row says beside its name and type: see `oltp.catalog.Column`.
+NUMBER = b"number"
+FILLED_BEFORE = b"filled_before"
+
+
+class FollowedColumn(NamedTuple):
+    """A column of a definition that a log follows: its type in the log's words, its number in PostgreSQL's catalog.
+
+    `number` is None where none was told. `filled_before` (ISO 8601, UTC) is set where rows that have not changed since
+    may have a value that no change told, for the column was added to them with a default.
+    """
+
+    type: str
+    number: int | None = None
+    filled_before: str | None = None
+
+    def is_other_than(self, later: "FollowedColumn") -> bool:
+        """Another column under the same name, as far as the numbers tell."""
+        return self.number is not None and later.number is not None and self.number != later.number
+
 
 class UnsupportedColumn(StripePlatformError):
     """A captured column is of a type that the raw change log cannot hold exactly."""
@@ -60,8 +82,9 @@ class SchemaChanged(StripePlatformError):
     def __init__(self, table: str, differences: Iterable[str]) -> None:
         super().__init__(
             f"raw/{table} stops, for the definition of {table} changed: {'; '.join(differences)}; its changes wait in "
-            "the topic: put back what was changed, or have the log go on with the new definition, whatever it holds "
-            f"kept: `stripe-platform accept-schema {table}`"
+            "the topic: undo a rename or a change of type (a dropped column does not come back: added again it is "
+            "another), or have the log go on with the new definition, whatever it holds kept: "
+            f"`stripe-platform accept-schema {table}`"
         )
 
 
@@ -90,6 +113,7 @@ class UnknownToCatalog(StripePlatformError):
 def row_schema(table: str, columns: Iterable[Column]) -> pa.Schema:
     """The table's own columns as Arrow types, each nullable: a delete holds its key alone.
 
+    Each field also says the column's `NUMBER` and `FILLED_BEFORE`, where the catalog tells them.
     `UnsupportedColumn` for a type that has no exact counterpart, `ReservedColumn` for a name that begins with
     an underscore.
     """
@@ -97,7 +121,15 @@ def row_schema(table: str, columns: Iterable[Column]) -> pa.Schema:
     for column in columns:
         if column.name.startswith("_"):
             raise ReservedColumn(table, column)
-    return pa.schema([pa.field(column.name, _arrow_type(table, column)) for column in columns])
+    return pa.schema([pa.field(column.name, _arrow_type(table, column), metadata=_told(column)) for column in columns])
+
+
+def _told(column: Column) -> dict[bytes, bytes]:
+    number = {} if column.number is None else {NUMBER: str(column.number).encode()}
+    filled = {}
+    if column.filled_before is not None:
+        filled = {FILLED_BEFORE: column.filled_before.astimezone(UTC).isoformat().encode()}
+    return number | filled
 
 
 def _arrow_type(table: str, column: Column) -> pa.DataType:
@@ -111,7 +143,7 @@ def _arrow_type(table: str, column: Column) -> pa.DataType:
 
 def log_schema(row: pa.Schema) -> pa.Schema:
     """The schema of a new Delta table for rows of this schema."""
-    return pa.schema([*row, *CHANGE_FIELDS, *LOG_FIELDS])
+    return pa.schema([*(pa.field(field.name, field.type) for field in row), *CHANGE_FIELDS, *LOG_FIELDS])
 
 
 def schema_version(row: pa.Schema) -> str:
@@ -135,28 +167,56 @@ def own_columns(stored: pa.Schema) -> pa.Schema:
     return pa.schema([field for field in stored if field.name not in BOOKKEEPING])
 
 
-def definition(row: pa.Schema) -> dict[str, str]:
-    """{column: type} in words that can be stored and compared."""
-    return {field.name: str(field.type) for field in row}
+def definition(row: pa.Schema) -> dict[str, FollowedColumn]:
+    """{column: type and number}, which can be stored and compared."""
+    return {field.name: FollowedColumn(str(field.type), _number(field)) for field in row}
 
 
-def refuse_changes(table: str, stored: pa.Schema, followed: Mapping[str, str], row: pa.Schema) -> None:
-    """`SchemaChanged` unless `row` is the definition followed so far and columns that the log can take in."""
+def _number(field: pa.Field) -> int | None:
+    number = (field.metadata or {}).get(NUMBER)
+    return None if number is None else int(number)
+
+
+def definition_after(before: Mapping[str, FollowedColumn], row: pa.Schema) -> dict[str, FollowedColumn]:
+    """The definition of `row`; columns that `before` has not say by when older rows were filled, if they were."""
+
+    def filled_before(field: pa.Field, column: FollowedColumn) -> str | None:
+        earlier = before.get(field.name)
+        if earlier is not None and not earlier.is_other_than(column):
+            return earlier.filled_before
+        told = (field.metadata or {}).get(FILLED_BEFORE)
+        return None if told is None else told.decode()
+
     found = definition(row)
+    return {
+        field.name: found[field.name]._replace(filled_before=filled_before(field, found[field.name])) for field in row
+    }
+
+
+def replaced_columns(stored: pa.Schema, followed: Mapping[str, FollowedColumn], row: pa.Schema) -> tuple[str, ...]:
+    """The columns of `row` under whose names the log holds values of other columns."""
+    held = set(stored.names)
+    return tuple(
+        name
+        for name, column in definition(row).items()
+        if name in held and (name not in followed or followed[name].is_other_than(column))
+    )
+
+
+def refuse_changes(table: str, stored: pa.Schema, followed: Mapping[str, FollowedColumn], row: pa.Schema) -> None:
+    """`SchemaChanged` unless `row` is the definition followed so far and columns that the log never had."""
+    found, replaced = definition(row), replaced_columns(stored, followed, row)
     differences = [
         f"column {name} is gone (dropped or renamed)"
         if name not in found
-        else f"column {name} was {type_} and is {found[name]}"
-        for name, type_ in followed.items()
-        if found.get(name) != type_
+        else f"column {name} was {column.type} and is {found[name].type}"
+        for name, column in followed.items()
+        if name not in found or (found[name].type != column.type and name not in replaced)
     ]
-    held = {field.name: field.type for field in stored}
     differences += [
-        f"column {field.name} is new as {field.type}, and was {held[field.name]} before it was dropped"
-        for field in row
-        if field.name not in followed
-        and field.name in held
-        and common_type(held[field.name], field.type) != held[field.name]
+        f"column {name} is another one than that whose values the log holds under its name (dropped and added again, "
+        "or renamed)"
+        for name in replaced
     ]
     if differences:
         raise SchemaChanged(table, differences)

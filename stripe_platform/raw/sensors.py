@@ -4,6 +4,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
 
 import dagster as dg
 
@@ -12,7 +14,9 @@ from stripe_platform.errors import StripePlatformError
 from stripe_platform.jobs import UNFINISHED
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.raw import lag
-from stripe_platform.raw.assets import raw_key
+from stripe_platform.raw.assets import STOPPED_TAG, raw_key
+from stripe_platform.raw.change_log import next_offsets
+from stripe_platform.raw.pauses import REMEMBERED, FailedDrain, Pause, pause_of
 from stripe_platform.settings import Settings
 
 # A run costs three seconds of start: for fewer changes it waits until one has waited long enough.
@@ -42,12 +46,16 @@ def raw_lag(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Sett
         due = [table for table, behind in lags.items() if is_due(behind)]
         if not due:
             return dg.SkipReason(_quiet(lags))
-        bounds = last_stable_offsets(settings, due)
+        paused = _paused(context.instance, settings, due)
+        ready = [table for table in due if table not in paused]
+        if not ready:
+            return dg.SkipReason(_waiting(paused))
+        bounds = last_stable_offsets(settings, ready)
     except StripePlatformError as error:
         return dg.SkipReason(f"the lag cannot be measured: {error}")
     return dg.RunRequest(
         run_key=run_key(bounds, datetime.now(UTC)),
-        asset_selection=[raw_key(table) for table in due],
+        asset_selection=[raw_key(table) for table in ready],
         run_config=dg.RunConfig(ops={"raw": {"config": {"bounds": _as_text(bounds)}}}),
     )
 
@@ -58,9 +66,38 @@ def is_due(behind: lag.Lag) -> bool:
 
 
 def run_key(bounds: Mapping[str, Mapping[int, int]], now: datetime) -> str:
-    """One key per bounds and minute: a doubled tick asks once, and a failed drain is tried again in a minute."""
+    """One key per bounds and minute: a doubled tick asks once, and a failed drain is tried again after its pause."""
     text = json.dumps(_as_text(bounds), sort_keys=True)
     return f"{hashlib.sha256(text.encode()).hexdigest()[:16]}-{now:%Y%m%dT%H%M}"
+
+
+def _paused(instance: dg.DagsterInstance, settings: Settings, tables: list[str]) -> dict[str, Pause]:
+    """The tables that are left alone for now, so that the others are drained and no run fails every few seconds."""
+    now = datetime.now(UTC)
+    filters = dg.RunsFilter(
+        job_name=drain_raw.name, statuses=[dg.DagsterRunStatus.FAILURE], updated_after=now - REMEMBERED
+    )
+    failed = [_failed_drain(record) for record in instance.get_run_records(filters)]
+    pauses = {table: pause_of(table, failed, partial(next_offsets, settings)) for table in tables}
+    return {table: pause for table, pause in pauses.items() if pause and pause.until > now}
+
+
+def _failed_drain(record: dg.RunRecord) -> FailedDrain:
+    run = record.dagster_run
+    # A run that somebody started by hand may have none of it.
+    ops: Any = run.run_config.get("ops", {})
+    config = ops.get("raw", {}).get("config", {})
+    bounds = {
+        table: {int(partition): offset for partition, offset in partitions.items()}
+        for table, partitions in config.get("bounds", {}).items()
+    }
+    return FailedDrain(run.run_id, record.update_timestamp, bounds, json.loads(run.tags.get(STOPPED_TAG, "{}")))
+
+
+def _waiting(paused: Mapping[str, Pause]) -> str:
+    return "after failed drains the next try is made: " + "; ".join(
+        f"{table} at {pause.until:%H:%M:%S} UTC ({pause.reason})" for table, pause in paused.items()
+    )
 
 
 def _as_text(bounds: Mapping[str, Mapping[int, int]]) -> dict[str, dict[str, int]]:

@@ -52,12 +52,13 @@ class RawIsBehind(StripePlatformError):
 
 
 class CutInGap(StripePlatformError):
-    """The cut lies before the end of the snapshot that made up for lost changes."""
+    """The cut lies before the end of a snapshot without which the change log says nothing sure of the living rows."""
 
     def __init__(self, table: str, partition: int, cut: int, whole_from: int) -> None:
         super().__init__(
-            f"the cut ends at offset {cut} of partition {partition} of {table}, whose rows were read again after a gap "
-            f"and are all there only from {whole_from} on: take a newer cut: `stripe-platform run oltp_to_warehouse`"
+            f"the cut ends at offset {cut} of partition {partition} of {table}, whose rows were read again (after a "
+            f"gap, or for a column that replaced another) and are all there only from {whole_from} on: take a newer "
+            "cut: `stripe-platform run oltp_to_warehouse`"
         )
 
 

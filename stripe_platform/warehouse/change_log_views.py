@@ -25,7 +25,7 @@ class RawNotBegun(StripePlatformError):
 class RawTable:
     """One version of a table's change log: {partition: next offset}, and files that hold all below them.
 
-    `whole_from` is {partition: offset below which a cut would miss rows that were read again after a gap}.
+    `whole_from` is {partition: offset below which a cut would miss some of the rows that were read again}.
     """
 
     topic_id: str
@@ -37,7 +37,7 @@ class RawTable:
 
 def read_raw(settings: Settings, table: str) -> RawTable:
     """What the change log of a table holds now; `RawNotBegun` before its first drain."""
-    # Offsets first: a drain beside this adds files, and the cut leaves out what they hold beyond it.
+    # Offsets first: a drain beside this adds columns and files, and the cut leaves out what they hold beyond it.
     log = change_log.ChangeLog.existing(settings, table)
     schema = change_log.columns(settings, table)
     if log is None or schema is None:
@@ -46,13 +46,26 @@ def read_raw(settings: Settings, table: str) -> RawTable:
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, RawTable], cut: Cut) -> None:
-    """Create or replace `raw.<table>` for each table: every change below the cut, in no order."""
+    """Create or replace `raw.<table>` for each table: every change below the cut, in no order.
+
+    It has every column of the log, null where no change has carried it yet.
+    """
     connection.execute("create schema if not exists raw")
     for name, raw in tables.items():
-        rows = _files(raw.files) if raw.files else _no_rows(connection, raw.schema)
         connection.execute(
-            f"create or replace view raw.{name} as select * from {rows} where {_below(cut.offsets.get(name, {}))}"
+            f"create or replace view raw.{name} as {_select(connection, raw)} where {_below(cut.offsets.get(name, {}))}"
         )
+
+
+def _select(connection: duckdb.DuckDBPyConnection, raw: RawTable) -> str:
+    files = _files(raw.files) if raw.files else None
+    stored = connection.sql(f"select * from {files}").columns if files else []
+    log = connection.from_arrow(raw.schema.empty_table())
+    columns = ", ".join(
+        _quoted(name) if name in stored else f"null::{kind} as {_quoted(name)}"
+        for name, kind in zip(log.columns, log.types, strict=True)
+    )
+    return f"select {columns} from {files or '(select 1 limit 0)'}"
 
 
 def _files(files: list[str]) -> str:
@@ -61,10 +74,8 @@ def _files(files: list[str]) -> str:
     return f"read_parquet([{paths}], union_by_name = true)"
 
 
-def _no_rows(connection: duckdb.DuckDBPyConnection, schema: pa.Schema) -> str:
-    empty = connection.from_arrow(schema.empty_table())
-    columns = ", ".join(f'null::{kind} as "{name}"' for name, kind in zip(empty.columns, empty.types, strict=True))
-    return f"(select {columns} limit 0)"
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _below(offsets: Mapping[int, int]) -> str:

@@ -2,9 +2,9 @@
 
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
@@ -14,17 +14,23 @@ import duckdb
 import pytest
 
 from stripe_platform.cdc.cut import make_cut
+from stripe_platform.cdc.snapshot import take_snapshots
+from stripe_platform.oltp.catalog import Column, captured_columns
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.migrate import MIGRATIONS, migrate
+from stripe_platform.oltp.partitions import ensure_partitions, months_to_come
 from stripe_platform.oltp.replication import PUBLICATION
 from stripe_platform.oltp.tables import TABLES_BY_NAME
+from stripe_platform.raw import drain as drain_module
 from stripe_platform.raw.acceptance import Acceptance, accept_schema
 from stripe_platform.raw.change_log import next_offsets, parquet_files
+from stripe_platform.raw.definition import table_columns
 from stripe_platform.raw.drain import drain, drain_up_to
+from stripe_platform.raw.missing_defaults import rows_without_default
 from stripe_platform.raw.report import TablesStopped
 from stripe_platform.raw.schema import SchemaChanged, SchemaNotAcceptable, UnknownToCatalog
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.build import builder, mark_tested, prepare_build, publish
+from stripe_platform.warehouse.build import CutInGap, builder, mark_tested, prepare_build, publish
 from stripe_platform.warehouse.project import DBT, PROJECT_DIR, dbt_environment
 from stripe_platform.warehouse.query import query_rows
 
@@ -178,19 +184,105 @@ def wait_for(condition: Callable[[], bool]) -> None:
     raise AssertionError("it did not come to pass")
 
 
-def test_a_dropped_column_stops_its_table_alone_until_it_is_put_back(source: Source) -> None:
-    source.migrate("ALTER TABLE payments.countries ADD COLUMN anthem text")
-    source.add("countries", "QM", anthem="long")
+def test_a_column_that_another_drain_followed_since_the_catalog_was_looked_at_stops_nothing(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.add("countries", "XA")
     source.drain()
-    source.add("countries", "QN", anthem="from before the drop, read after it")
-    source.migrate("ALTER TABLE payments.countries DROP COLUMN anthem CASCADE")
-    source.add("countries", "QO")
-    error = source.stops("countries", "column anthem is gone.*`stripe-platform accept-schema countries`")
+    source.add("countries", "XB")
+    looks: list[int] = []
+
+    def look_and_be_overtaken(settings: Settings) -> Mapping[str, tuple[Column, ...]]:
+        seen = table_columns(settings)
+        looks.append(1)
+        if len(looks) == 1:
+            source.migrate("ALTER TABLE payments.countries ADD COLUMN flag text")
+            source.set("countries", "XB", flag="red")
+            source.drain("countries")
+        return seen
+
+    monkeypatch.setattr(drain_module, "table_columns", look_and_be_overtaken)
+    drain(source.settings, ["countries"])
+    assert_stored(source, "countries", "flag", {"XA": None, "XB": "red"})
+
+
+def test_the_rows_that_a_default_filled_are_told_until_a_snapshot_has_read_them(source: Source) -> None:
+    source.add("currencies", "qqy")
+    source.drain()
+    source.migrate(
+        "ALTER TABLE payments.currencies ADD COLUMN digits integer NOT NULL DEFAULT 2, ADD COLUMN remark text"
+    )
+    source.drain()
+    ((rows,),) = source.rows("SELECT count(*) FROM currencies")
+    assert rows_without_default(source.settings, "currencies") == {"digits": rows}
+    source.set("currencies", "qqy", name="changed since")
+    source.drain()
+    assert rows_without_default(source.settings, "currencies") == {"digits": rows - 1}
+    take_snapshots(source.settings, ["currencies"], again=True, limit=LIMIT)
+    source.drain()
+    assert rows_without_default(source.settings, "currencies") == {}
+    assert set(source.staged("currencies", "digits")) == {(2,)}
+
+
+def test_the_catalog_tells_of_each_column_whether_older_rows_may_be_filled(source: Source) -> None:
+    with connect(source.settings) as postgres:
+        ensure_partitions(postgres, months_to_come(datetime.now(UTC)))
+        for table in ("charges", "merchants"):
+            for change in (
+                "ADD COLUMN rewritten uuid NOT NULL DEFAULT gen_random_uuid()",
+                "ADD COLUMN made_for_each uuid DEFAULT gen_random_uuid()",
+                "ADD COLUMN without text",
+                "ADD COLUMN kept integer DEFAULT 1",
+                "ADD COLUMN dropped integer DEFAULT 1",
+                "ALTER COLUMN rewritten DROP DEFAULT, ALTER COLUMN dropped DROP DEFAULT",
+            ):
+                postgres.execute(f"ALTER TABLE payments.{table} {change}".encode())
+        columns = captured_columns(postgres)
+        postgres.rollback()
+    for table in ("charges", "merchants"):
+        filled = {column.name: column.filled_before is not None for column in columns[table][-5:]}
+        assert filled == {"rewritten": True, "made_for_each": True, "without": False, "kept": True, "dropped": True}
+        assert len({column.number for column in columns[table]}) == len(columns[table])
+
+
+def test_a_renamed_column_stops_its_table_alone_until_it_has_its_name_back(source: Source) -> None:
+    source.migrate("ALTER TABLE payments.countries ADD COLUMN hymn text")
+    source.add("countries", "QL", hymn="long")
+    source.drain()
+    source.add("countries", "QM", hymn="from before it was renamed, read after it")
+    source.migrate("ALTER TABLE payments.countries RENAME COLUMN hymn TO song")
+    error = source.stops("countries", "column hymn is gone.*`stripe-platform accept-schema countries`")
     assert isinstance(error, SchemaChanged)
+    source.migrate("ALTER TABLE payments.countries RENAME COLUMN song TO hymn")
+    source.add("countries", "QN", hymn="short")
+    assert_stored(
+        source, "countries", "hymn", {"QL": "long", "QM": "from before it was renamed, read after it", "QN": "short"}
+    )
+
+
+def test_a_column_dropped_and_added_again_is_another_one_and_once_accepted_shows_no_value_of_the_first(
+    source: Source,
+) -> None:
     source.migrate("ALTER TABLE payments.countries ADD COLUMN anthem text")
-    source.add("countries", "QP", anthem="short")
-    expected = {"QM": "long", "QN": "from before the drop, read after it", "QO": None, "QP": "short"}
-    assert_stored(source, "countries", "anthem", expected)
+    source.add("countries", "QC", anthem="staged")
+    source.add("countries", "QD", anthem="staged, then another column changed")
+    assert len(source.staged("countries", "anthem")) > 2
+    source.add("countries", "QE", anthem="unread when it was dropped")
+    source.migrate("ALTER TABLE payments.countries DROP COLUMN anthem CASCADE")
+    source.migrate("ALTER TABLE payments.countries ADD COLUMN anthem text")
+    source.add("countries", "QF", anthem="of the second")
+    source.set("countries", "QD", region="elsewhere")
+    error = source.stops("countries", "column anthem is another one.*`stripe-platform accept-schema countries`")
+    assert isinstance(error, SchemaChanged)
+    before = make_cut(source.settings, timeout=LIMIT)
+    assert accept_schema(source.settings, "countries", limit=LIMIT) == Acceptance((), (), {}, ("anthem",))
+    assert accept_schema(source.settings, "countries", limit=LIMIT).is_empty
+    source.drain()
+    with pytest.raises(CutInGap, match="countries, whose rows were read again"), builder(source.settings):
+        prepare_build(source.settings, before)
+    expected = {"QC": None, "QD": None, "QE": None, "QF": "of the second"}
+    assert_staged(source, "countries", "iso2, anthem", expected)
+    assert_stored(source, "countries", "max(anthem) over (partition by iso2)", {"QC": "staged"})
 
 
 def test_an_accepted_drop_keeps_what_was_stored_and_the_rest_flows(source: Source) -> None:

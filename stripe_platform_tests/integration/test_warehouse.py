@@ -284,6 +284,8 @@ def write_named_cases(lake: Lake, batch: int) -> None:
         lake.write("payment_methods", {"id": key(1)}, {"id": key(2)}, {"_op": "t"}, {"id": key(3)})
         lake.write("disputes", {"id": key(1), "metadata": "large"}, {"id": key(2), "metadata": "large"})
     if batch == 2:
+        lake.rows["customers"] = lake.rows["customers"].append(pa.field("credit_limit", pa.int64()))
+        lake.write("customers")
         lake.lose("payment_methods", 0, 3)
         lake.write("payment_methods", {"id": key(4)})
         lake.lose("disputes", 0, 1)
@@ -418,6 +420,13 @@ def test_a_new_nullable_column_flows_to_staging_whatever_its_name(staged: Lake) 
         staged.settings, 'select merchant_id, "order" from staging.stg_merchants where "order" is not null'
     )
     assert rows == [(key(9), "in a new column")]
+
+
+def test_a_new_column_of_a_quiet_table_is_in_staging_with_the_next_build(staged: Lake) -> None:
+    rows = rows_of_build(
+        staged.settings, "select distinct typeof(credit_limit), credit_limit from staging.stg_customers"
+    )
+    assert rows == [("BIGINT", None)]
 
 
 def test_incremental_builds_end_in_the_same_state_as_one_of_the_whole_log(staged: Lake) -> None:

@@ -11,8 +11,8 @@ import pytest
 from stripe_platform.cdc.envelope import Layout, UndecodableRecord
 from stripe_platform.raw import buffer
 from stripe_platform.raw.buffer import Point, TableBuffer
-from stripe_platform.raw.change_log import ChangeLog, next_offsets, parquet_files
-from stripe_platform.raw.schema import UnknownToCatalog
+from stripe_platform.raw.change_log import ChangeLog, LostRace, next_offsets, parquet_files
+from stripe_platform.raw.schema import SchemaChanged, UnknownToCatalog
 from stripe_platform.settings import Settings
 
 ROW = pa.schema({"id": pa.string(), "amount": pa.int64()})
@@ -134,6 +134,29 @@ def test_a_column_that_the_catalog_does_not_know_stops_the_table_with_the_way_to
     held.definition = WIDER
     assert held.buffer.flush() == 1
     assert stored(settings, "id, nickname") == [("a", "bee")]
+
+
+def test_changes_are_not_committed_under_a_definition_that_was_over_when_they_were_read(
+    settings: Settings, held: Held
+) -> None:
+    held.buffer.take(0, 0, value("a"))
+    held.definition = pa.schema([ROW.field("id")])
+    with pytest.raises(SchemaChanged, match="amount is gone"):
+        held.buffer.flush()
+    assert next_offsets(settings, "charges")[0] == 0
+
+
+@pytest.mark.parametrize("definition", [ROW, pa.schema([ROW.field("id")])])
+def test_what_the_log_was_told_meanwhile_is_no_reason_to_stop(
+    settings: Settings, held: Held, definition: pa.Schema
+) -> None:
+    """A column that another drain followed and that is gone since, and a drop that was accepted."""
+    more = {"nickname": "bee"} if definition == ROW else {}
+    ChangeLog.open(settings, "charges", row=WIDER, topic_id="a").accept(definition)
+    held.definition = definition
+    held.buffer.take(0, 0, value("a", **more))
+    with pytest.raises(LostRace):
+        held.buffer.flush()
 
 
 def test_changes_from_before_an_accepted_drop_keep_their_values_when_they_are_read_after_it(settings: Settings) -> None:

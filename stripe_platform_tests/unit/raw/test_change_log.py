@@ -1,15 +1,22 @@
 """A raw change log takes each batch once: its offsets are compared and set in the commit of the rows."""
 
+import json
+import os
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from deltalake.table import TableAlterer
 
 from stripe_platform.cdc.envelope import CHANGE_FIELDS
 from stripe_platform.raw.change_log import (
     CHECKPOINT_EVERY_COMMITS,
+    DEFINITION,
+    TOPIC_ID,
     ChangeLog,
     LostRace,
     TopicRecreated,
@@ -21,7 +28,14 @@ from stripe_platform.raw.change_log import (
 )
 from stripe_platform.raw.integrity import offsets_stored_twice, rows_beyond_offsets
 from stripe_platform.raw.maintenance import maintain
-from stripe_platform.raw.schema import SchemaChanged, SchemaNotAcceptable, versioned
+from stripe_platform.raw.schema import (
+    NUMBER,
+    FollowedColumn,
+    SchemaChanged,
+    SchemaNotAcceptable,
+    log_schema,
+    versioned,
+)
 from stripe_platform.settings import Settings
 
 TABLE = "charges"
@@ -179,7 +193,7 @@ def test_an_accepted_drop_keeps_the_old_values_and_null_comes_after(settings: Se
     log = open_log(settings)
     assert log.readable(ROW) == WIDER
     log.append(changes(range(1, 2), row=WIDER), {0: 2})
-    assert (log.followed, log.columns) == ({"id": "string", "amount": "int64"}, WIDER)
+    assert (list(log.followed), log.columns) == (["id", "amount"], WIDER)
     assert row_count(settings, TABLE) == 2
 
 
@@ -191,14 +205,73 @@ def test_accepting_again_makes_no_commit(settings: Settings) -> None:
     assert DeltaTable(settings.lake / TABLE).version() == version
 
 
-def test_a_column_that_comes_again_after_an_accepted_drop_flows_and_stops_when_it_is_dropped_again(
-    settings: Settings,
-) -> None:
+def test_a_column_that_comes_again_after_an_accepted_drop_is_refused_until_it_is_accepted(settings: Settings) -> None:
     open_log(settings, WIDER)
     existing(settings).accept(ROW)
-    assert open_log(settings, WIDER).followed == {"id": "string", "amount": "int64", "nickname": "string"}
+    with pytest.raises(SchemaChanged, match="nickname is another one"):
+        open_log(settings, WIDER)
+    existing(settings).accept(WIDER)
+    assert list(open_log(settings, WIDER).followed) == ["id", "amount", "nickname"]
     with pytest.raises(SchemaChanged, match="nickname is gone"):
         open_log(settings)
+
+
+def numbered(row: pa.Schema, *numbers: int) -> pa.Schema:
+    """The columns with these numbers of PostgreSQL's catalog."""
+    return pa.schema([field.with_metadata({NUMBER: str(number)}) for field, number in zip(row, numbers, strict=True)])
+
+
+@pytest.mark.parametrize("recorded", [None, {"id": "string", "amount": "int64"}])
+def test_a_log_from_before_columns_had_numbers_takes_them_over_and_then_knows_another_column_by_them(
+    settings: Settings, recorded: dict[str, str] | None
+) -> None:
+    open_log(settings).append(changes(range(1)), {0: 1})
+    properties = {DEFINITION: json.dumps(recorded)} if recorded else {}
+    DeltaTable.create(
+        settings.lake / TABLE,
+        log_schema(ROW),
+        mode="overwrite",
+        configuration={TOPIC_ID: TOPIC} | properties,
+        raise_if_key_not_exists=False,
+    )
+    assert list(open_log(settings, numbered(ROW, 1, 2)).followed.values()) == [
+        FollowedColumn("string", 1),
+        FollowedColumn("int64", 2),
+    ]
+    with pytest.raises(SchemaChanged, match="column amount is another one"):
+        open_log(settings, numbered(ROW, 1, 3))
+
+
+def test_following_that_ends_between_its_two_commits_is_done_by_the_next_drain(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_log(settings, numbered(ROW, 1, 2))
+    wider = numbered(WIDER, 1, 2, 3)
+    with monkeypatch.context() as patched:
+        patched.setattr(TableAlterer, "add_columns", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_log(settings, wider)
+    assert open_log(settings, wider).columns == WIDER
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_writer_knows_that_another_has_committed_since_it_opened_the_log(settings: Settings) -> None:
+    first, second = open_log(settings), open_log(settings)
+    assert not second.has_moved
+    first.append(changes(range(1)), {0: 1})
+    assert (first.has_moved, second.has_moved) == (False, True)
+
+
+def test_of_two_that_make_the_log_at_once_one_begins_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(ChangeLog, "existing", classmethod(lambda *_: None))
+        open_log(settings, WIDER)
+        with pytest.raises(LostRace):
+            open_log(settings)
+    assert existing(settings).columns == WIDER
 
 
 def test_an_accepted_rename_is_a_drop_and_an_addition(settings: Settings) -> None:
@@ -241,12 +314,10 @@ def test_an_accepted_wider_type_is_made_room_for_with_rows_offsets_and_topic_kep
     ]
 
 
-def test_of_a_writer_and_a_widening_the_second_loses_and_no_row_with_it(settings: Settings) -> None:
+def test_a_widening_keeps_the_rows_that_came_meanwhile_and_a_writer_from_before_it_loses(settings: Settings) -> None:
     first, stale, widening = open_log(settings, NARROW), open_log(settings, NARROW), existing(settings)
     first.append(changes(range(2), row=NARROW), {0: 2})
-    with pytest.raises(LostRace):
-        widening.accept(ROW)
-    existing(settings).accept(ROW)
+    widening.accept(ROW)
     with pytest.raises(LostRace):
         stale.append(changes(range(2), row=NARROW), {0: 2})
     assert row_count(settings, TABLE) == 2
@@ -273,6 +344,40 @@ def test_a_log_whose_topic_has_a_slash_in_its_id_is_set_aside_under_its_table_s_
     assert aside.parent == settings.lake.with_name("set_aside")
     assert aside.name.startswith(f"{TABLE}-")
     assert DeltaTable(aside).to_pyarrow_table().num_rows == 3
+    assert ChangeLog.existing(settings, TABLE) is None
+
+
+def test_the_files_of_a_log_that_was_set_aside_stay_for_who_listed_them_until_the_upkeep_deletes_them(
+    settings: Settings,
+) -> None:
+    open_log(settings).append(changes(range(3)), {0: 3})
+    listed = parquet_files(settings, TABLE)
+    for file in listed:
+        os.utime(file, (0, 0))
+    aside = set_aside(settings, TABLE)
+    open_log(settings, topic_id="another").append(changes(range(1)), {0: 1})
+    maintain(settings, TABLE)
+    assert len(duckdb.read_parquet(listed).fetchall()) == 3
+    assert stored_ids(settings) == ["0-0"]
+    two_days_ago = time.time() - 2 * 24 * 3600
+    for file in listed:
+        os.utime(file, (two_days_ago, two_days_ago))
+    # A publication from before it was set aside is read to this day.
+    maintain(settings, TABLE, read_since=datetime.now(UTC) - timedelta(days=3))
+    assert all(Path(file).exists() for file in listed)
+    maintain(settings, TABLE)
+    assert not any(Path(file).exists() for file in listed)
+    assert DeltaTable(aside).to_pyarrow_table().num_rows == 3
+
+
+def test_setting_aside_that_ends_early_is_done_by_the_next(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_log(settings).append(changes(range(3)), {0: 3})
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            set_aside(settings, TABLE)
+    assert stored_ids(settings) == ["0-0", "0-1", "0-2"]
+    assert DeltaTable(set_aside(settings, TABLE)).to_pyarrow_table().num_rows == 3
     assert ChangeLog.existing(settings, TABLE) is None
 
 

@@ -32,7 +32,12 @@ def test_every_table_has_every_check() -> None:
     assert CHECKS.keys() == {
         (table.name, name)
         for table in CAPTURED_TABLES
-        for name in ("no_offset_is_stored_twice", "rows_stay_below_the_stored_offsets", "no_value_is_unknown")
+        for name in (
+            "no_offset_is_stored_twice",
+            "rows_stay_below_the_stored_offsets",
+            "no_value_is_unknown",
+            "no_default_is_missing",
+        )
     }
 
 

@@ -1,20 +1,25 @@
 """PostgreSQL's columns become the raw change log's, and only added ones are followed."""
 
+from datetime import UTC, datetime
+
 import pyarrow as pa
 import pytest
 
 from stripe_platform.oltp.catalog import Column
 from stripe_platform.raw.schema import (
+    FollowedColumn,
     ReservedColumn,
     SchemaChanged,
     SchemaNotAcceptable,
     UnsupportedColumn,
     common_type,
     definition,
+    definition_after,
     log_schema,
     merged,
     readable,
     refuse_changes,
+    replaced_columns,
     row_schema,
     schema_version,
 )
@@ -118,15 +123,52 @@ def test_a_longer_or_shorter_text_is_no_change() -> None:
     refuse_changes("things", log_schema(was), definition(was), now)
 
 
-@pytest.mark.parametrize(("again", "is_followed"), [("int4", True), ("int8", True), ("text", False)])
-def test_a_column_that_comes_again_is_followed_when_the_log_can_hold_it(again: str, is_followed: bool) -> None:
+@pytest.mark.parametrize("again", ["int4", "int8", "text"])
+def test_a_column_that_comes_again_after_its_drop_was_accepted_is_another_one_whatever_its_type(again: str) -> None:
     without = definition(pa.schema([ROW.field("id"), ROW.field("day")]))
     comes = row_schema("things", [column("id", "uuid"), column("day", "date"), column("amount", again)])
-    if is_followed:
+    assert replaced_columns(log_schema(ROW), without, comes) == ("amount",)
+    with pytest.raises(SchemaChanged, match="column amount is another one than that whose values the log holds"):
         refuse_changes("things", log_schema(ROW), without, comes)
-    else:
-        with pytest.raises(SchemaChanged, match="amount is new as string, and was int64 before"):
-            refuse_changes("things", log_schema(ROW), without, comes)
+
+
+def numbered(*columns: tuple[str, int], filled_before: datetime | None = None) -> pa.Schema:
+    return row_schema(
+        "things",
+        [
+            Column(name, "int8", True, None, None, number=number, filled_before=filled_before)
+            for name, number in columns
+        ],
+    )
+
+
+def test_a_column_that_was_dropped_and_added_again_between_two_looks_is_another_one() -> None:
+    was, now = numbered(("id", 1), ("amount", 2)), numbered(("id", 1), ("amount", 3))
+    refuse_changes("things", log_schema(was), definition(was), was)
+    with pytest.raises(SchemaChanged, match=r"column amount is another one.*accept-schema things"):
+        refuse_changes("things", log_schema(was), definition(was), now)
+
+
+def test_two_columns_that_changed_their_names_are_other_ones() -> None:
+    was, now = numbered(("net", 1), ("gross", 2)), numbered(("gross", 1), ("net", 2))
+    assert replaced_columns(log_schema(was), definition(was), now) == ("gross", "net")
+
+
+def test_a_definition_without_numbers_goes_on_and_takes_them_over() -> None:
+    was, now = numbered(("id", 1)), numbered(("id", 4))
+    without_numbers = {"id": FollowedColumn("int64")}
+    refuse_changes("things", log_schema(was), without_numbers, now)
+    assert definition_after(without_numbers, now) == {"id": FollowedColumn("int64", 4)}
+
+
+def test_when_older_rows_were_filled_is_kept_of_columns_that_are_new_to_the_definition_alone() -> None:
+    first, later = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
+    begun = definition(numbered(("id", 1), filled_before=first))
+    with_fee = definition_after(begun, numbered(("id", 1), ("fee", 2), filled_before=first))
+    assert (with_fee["id"].filled_before, with_fee["fee"].filled_before) == (None, first.isoformat())
+    assert definition_after(with_fee, numbered(("id", 1), ("fee", 2), filled_before=later)) == with_fee
+    again = definition_after(with_fee, numbered(("id", 1), ("fee", 3), filled_before=later))
+    assert again["fee"] == FollowedColumn("int64", 3, later.isoformat())
 
 
 @pytest.mark.parametrize(

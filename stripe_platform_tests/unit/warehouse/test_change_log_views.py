@@ -18,6 +18,7 @@ SCHEMA = pa.schema(
         ("_partition", pa.int32()),
         ("_offset", pa.int64()),
         ("_unchanged", pa.list_(pa.string())),
+        ("note", pa.string()),
     ]
 )
 
@@ -57,6 +58,16 @@ def test_a_column_that_only_later_files_have_is_null_before(raw: RawTable) -> No
     assert notes == [(0, None), (1, None), (2, "new")]
 
 
+def test_a_column_that_no_file_has_is_null_and_of_the_log_s_type(raw: RawTable) -> None:
+    with duckdb.connect() as connection:
+        create_views(connection, {"charges": raw}, cut(charges={0: 3, 1: 3}))
+        described = {name: kind for name, kind, *_ in connection.execute("describe raw.charges").fetchall()}
+        rates = connection.execute("select distinct rate, created from raw.charges").fetchall()
+    assert list(described) == SCHEMA.names
+    assert (described["rate"], described["created"]) == ("DECIMAL(20,10)", "TIMESTAMP WITH TIME ZONE")
+    assert rates == [(None, None)]
+
+
 def test_a_log_without_files_gives_an_empty_view_of_its_types() -> None:
     with duckdb.connect() as connection:
         create_views(connection, {"charges": RawTable("a", {0: 0}, {}, [], SCHEMA)}, cut(charges={0: 0}))
@@ -69,6 +80,7 @@ def test_a_log_without_files_gives_an_empty_view_of_its_types() -> None:
         "_partition": "INTEGER",
         "_offset": "BIGINT",
         "_unchanged": "VARCHAR[]",
+        "note": "VARCHAR",
     }
 
 
