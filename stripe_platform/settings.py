@@ -19,6 +19,7 @@ CONTROLLER_PORT_DISTANCE = 10_000
 HIGHEST_PORT = 65_535
 
 Port = Annotated[int, Field(ge=1, le=HIGHEST_PORT)]
+Days = Annotated[int, Field(ge=1)]
 
 
 def _absolute(path: Path) -> Path:
@@ -86,6 +87,9 @@ class Settings(BaseSettings):
 
     # Below it nothing is started and no batch is written; a figure or a text like 5GB.
     least_free_bytes: ByteSize = ByteSize(1_000_000_000)
+    # For how long Dagster keeps runs with their events and logs: those that ended well, and those that failed.
+    kept_run_days: Days = 7
+    kept_failed_run_days: Days = 30
 
     @model_validator(mode="before")
     @classmethod

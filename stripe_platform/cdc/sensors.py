@@ -62,6 +62,7 @@ def observe_stream(context: dg.SensorEvaluationContext, settings: dg.ResourcePar
     """Report each part that has moved, and each limit that was passed or kept again, without a run."""
     seen = look(settings)
     reported = Reported.from_cursor(context.cursor)
+    events: list[dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation]
     events = [*reported.observations(seen, time.time()), *changed_verdicts(context.instance, seen)]
     skip = None
     if seen.unseen:
