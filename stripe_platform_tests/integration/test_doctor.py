@@ -25,7 +25,8 @@ from stripe_platform.doctor.finding import Finding, State
 from stripe_platform.local import credentials, stack
 from stripe_platform.local.environment import environment
 from stripe_platform.local.errors import NotEnoughDisk
-from stripe_platform.local.reset import CONTENTS, reset
+from stripe_platform.local.home import CONTENTS
+from stripe_platform.local.reset import reset
 from stripe_platform.local.server import run_folder
 from stripe_platform.local.supervisor import Supervisor
 from stripe_platform.local.survivors import processes_of, wait_for_end
