@@ -12,6 +12,7 @@ from stripe_platform.errors import StripePlatformError
 from stripe_platform.settings import Settings
 
 FILE_NAME = "warehouse.duckdb"
+OPEN_LIMIT = timedelta(seconds=10)
 
 
 class NoWarehouse(StripePlatformError):
@@ -37,18 +38,17 @@ def published_path(settings: Settings) -> Path:
 
 
 @contextmanager
-def published_connection(
-    settings: Settings, *, limit: timedelta = timedelta(seconds=10)
-) -> Iterator[duckdb.DuckDBPyConnection]:
+def published_connection(settings: Settings, *, limit: timedelta | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """A read-only connection, times in UTC; it sees one published build for as long as it is open.
 
-    `NoWarehouse` when nothing has been published, `WarehouseUnreadable` when the file stays closed for `limit`.
+    `NoWarehouse` when nothing has been published, `WarehouseUnreadable` when the file stays closed for `limit`
+    (by default `OPEN_LIMIT`).
     """
     path = published_path(settings)
     if not path.exists():
         raise NoWarehouse(path)
     try:
-        opened = _open(path, limit)
+        opened = _open(path, limit or OPEN_LIMIT)
     except duckdb.Error as error:
         raise WarehouseUnreadable(path, error) from error
     with opened as connection:
