@@ -196,7 +196,8 @@ def _progress() -> Progress:
     """Shown on stderr, bound to it now: a job's log goes elsewhere meanwhile, and stdout is for the answer."""
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        # It holds names of files.
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -9,6 +9,7 @@ from typing import Annotated, ParamSpec
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.settings import load_settings
@@ -20,8 +21,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 P = ParamSpec("P")
-# Results go to stdout alone, so that a script can read them; all else goes here.
-messages = Console(stderr=True)
+# Results go to stdout alone, so that a script can read them; all else goes here. What is told may quote file names,
+# data or other programs: brackets and colons in it are no markup.
+messages = Console(stderr=True, markup=False, emoji=False)
+
+
+def _answers() -> Console:
+    return Console(markup=False, emoji=False)
 
 
 def _plain_errors(command: Callable[P, None]) -> Callable[P, None]:
@@ -32,7 +38,7 @@ def _plain_errors(command: Callable[P, None]) -> Callable[P, None]:
         try:
             command(*args, **kwargs)
         except StripePlatformError as error:
-            messages.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+            messages.print(Text.assemble(("error:", "bold red"), f" {error}"), soft_wrap=True)
             raise typer.Exit(1) from error
 
     return wrapper
@@ -48,7 +54,7 @@ def up(
     """Start the stack, migrate, register the connector, simulate payments and move them to the marts."""
     from stripe_platform.bring_up import bring_up
 
-    bring_up(load_settings(), empty=empty, console=Console())
+    bring_up(load_settings(), empty=empty, console=_answers())
 
 
 @app.command()
@@ -73,7 +79,7 @@ def status(
     if as_json:
         typer.echo(state.model_dump_json(indent=2))
     else:
-        print_status(state, Console())
+        print_status(state, _answers())
 
 
 @app.command()
@@ -88,7 +94,7 @@ def doctor(
     if as_json:
         typer.echo(diagnosis.model_dump_json(indent=2))
     else:
-        print_diagnosis(diagnosis, Console())
+        print_diagnosis(diagnosis, _answers())
     if diagnosis.has_problem:
         raise typer.Exit(1)
 
@@ -153,7 +159,7 @@ def snapshot(
     """Take captured tables into their topics while changes stream; one that is under way is waited for."""
     from stripe_platform.bring_up import snapshot_with_progress
 
-    snapshot_with_progress(load_settings(), tables or None, again=again, console=Console())
+    snapshot_with_progress(load_settings(), tables or None, again=again, console=_answers())
 
 
 @app.command()
@@ -168,7 +174,7 @@ def sql(
     if csv:
         query_csv(load_settings(), statement, sys.stdout)
     else:
-        print_table(load_settings(), statement, Console())
+        print_table(load_settings(), statement, _answers())
 
 
 @app.command()
@@ -211,7 +217,7 @@ def import_payments(
     """Import payments into PostgreSQL; importing the same file again changes nothing."""
     from stripe_platform.bring_up import import_with_progress
 
-    import_with_progress(load_settings(), file, skip_bad=skip_bad, console=Console())
+    import_with_progress(load_settings(), file, skip_bad=skip_bad, console=_answers())
 
 
 @app.command()
@@ -233,9 +239,9 @@ def simulate(  # noqa: PLR0917 - options have names
         raise typer.BadParameter("give --payments for a history, or --rate for live payments")
     if payments is not None:
         day = until.date() if until else None
-        simulate_with_progress(load_settings(), payments=payments, days=days, seed=seed, until=day, console=Console())
+        simulate_with_progress(load_settings(), payments=payments, days=days, seed=seed, until=day, console=_answers())
     elif rate is not None:
-        simulate_live(load_settings(), rate=rate, duration=timedelta(seconds=duration), seed=seed, console=Console())
+        simulate_live(load_settings(), rate=rate, duration=timedelta(seconds=duration), seed=seed, console=_answers())
 
 
 if __name__ == "__main__":

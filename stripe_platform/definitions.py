@@ -8,6 +8,7 @@ from stripe_platform.cdc import checks as cdc_checks
 from stripe_platform.cdc import limit_checks
 from stripe_platform.cdc.sensors import observe_stream
 from stripe_platform.cdc.watch import connector_watch
+from stripe_platform.history import assets as history_assets
 from stripe_platform.local.dagster_beside import warn_if_a_daemon_runs
 from stripe_platform.oltp import assets as oltp_assets
 from stripe_platform.oltp import checks as oltp_checks
@@ -17,7 +18,12 @@ from stripe_platform.raw import checks as raw_checks
 from stripe_platform.raw import lag_checks, maintenance_assets
 from stripe_platform.raw.sensors import drain_raw, raw_lag
 from stripe_platform.resources import resources_for
-from stripe_platform.schedules import daily_data_quality, daily_partition_maintenance, nightly_lake_maintenance
+from stripe_platform.schedules import (
+    daily_data_quality,
+    daily_partition_maintenance,
+    nightly_dagster_maintenance,
+    nightly_lake_maintenance,
+)
 from stripe_platform.settings import load_settings
 from stripe_platform.warehouse import assets as warehouse_assets
 from stripe_platform.warehouse import checks as warehouse_checks
@@ -28,7 +34,7 @@ warn_if_a_daemon_runs(settings)
 
 defs = dg.Definitions(
     assets=dg.load_assets_from_modules(
-        [oltp_assets, partition_assets, cdc_assets, raw_assets, maintenance_assets, warehouse_assets],
+        [oltp_assets, partition_assets, cdc_assets, raw_assets, maintenance_assets, warehouse_assets, history_assets],
         include_specs=True,
     ),
     asset_checks=dg.load_asset_checks_from_modules(
@@ -40,10 +46,16 @@ defs = dg.Definitions(
         jobs.data_quality,
         jobs.partition_maintenance,
         jobs.lake_maintenance,
+        jobs.dagster_maintenance,
         drain_raw,
         jobs.snapshot_tables,
     ],
-    schedules=[daily_data_quality, daily_partition_maintenance, nightly_lake_maintenance],
+    schedules=[
+        daily_data_quality,
+        daily_partition_maintenance,
+        nightly_lake_maintenance,
+        nightly_dagster_maintenance,
+    ],
     sensors=[observe_stream, connector_watch, raw_lag, warehouse_lag],
     resources=resources_for(settings),
 )

@@ -62,6 +62,13 @@ lake_maintenance = dg.define_asset_job(
     description="Merge the small files of the raw change log, and delete those that nobody reads any more.",
 )
 
+dagster_maintenance = dg.define_asset_job(
+    "dagster_maintenance",
+    selection=dg.AssetSelection.assets(["dagster", "history"]),
+    executor_def=dg.in_process_executor,
+    description="Delete old runs of Dagster with their events and logs, and give the space back.",
+)
+
 
 @dg.job(
     executor_def=dg.in_process_executor,

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from stripe_platform.jobs import data_quality, lake_maintenance, partition_maintenance
+from stripe_platform.jobs import dagster_maintenance, data_quality, lake_maintenance, partition_maintenance
 
 # At night in UTC, when a payments company's tables are least busy.
 daily_data_quality = dg.ScheduleDefinition(
@@ -27,6 +27,15 @@ nightly_lake_maintenance = dg.ScheduleDefinition(
     name="nightly_lake_maintenance",
     job=lake_maintenance,
     cron_schedule="30 2 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+
+# After the night's other jobs, whose runs write to the same storage.
+nightly_dagster_maintenance = dg.ScheduleDefinition(
+    name="nightly_dagster_maintenance",
+    job=dagster_maintenance,
+    cron_schedule="30 4 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )

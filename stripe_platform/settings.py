@@ -3,11 +3,12 @@
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from psycopg.conninfo import make_conninfo
-from pydantic import AfterValidator, ByteSize, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, ByteSize, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from stripe_platform.environment import Environment
 from stripe_platform.errors import StripePlatformError
@@ -19,6 +20,7 @@ CONTROLLER_PORT_DISTANCE = 10_000
 HIGHEST_PORT = 65_535
 
 Port = Annotated[int, Field(ge=1, le=HIGHEST_PORT)]
+Days = Annotated[int, Field(ge=1)]
 
 
 def _absolute(path: Path) -> Path:
@@ -45,6 +47,35 @@ class MissingSecret(StripePlatformError):
             f"{name.upper()} is not set: `make up` generates it for the local stack into {secrets}; "
             "elsewhere set it in the environment"
         )
+
+
+class BadSettings(StripePlatformError):
+    """Settings that are not what they have to be; of secrets only the names are told."""
+
+    def __init__(self, cause: ValidationError) -> None:
+        faults = "; ".join(_fault(error) for error in cause.errors(include_url=False))
+        super().__init__(f"{faults}; set it right in the environment or in {PROJECT_ROOT / '.env'}, or unset it")
+
+
+class UnreadableSecrets(StripePlatformError):
+    """The generated secrets belong to somebody else, or are no files."""
+
+    def __init__(self, secrets: Path, cause: BaseException) -> None:
+        reason = cause.strerror if isinstance(cause, OSError) else type(cause).__name__
+        super().__init__(
+            f"the secrets in {secrets} cannot be read ({reason}): go on as the user who started the stack, "
+            "or set STRIPE_PLATFORM_HOME to a folder of your own"
+        )
+
+
+def _fault(error: ErrorDetails) -> str:
+    what = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if not error["loc"]:
+        return what
+    name = str(error["loc"][0])
+    # Where a setting is a secret, so may be what was put into its place.
+    is_secret = SecretStr in get_args(Settings.model_fields[name].annotation)
+    return f"{name.upper()} {what}" if is_secret else f"{name.upper()} is {error['input']!r}: {what}"
 
 
 class _HomeSetting(BaseSettings):
@@ -86,6 +117,9 @@ class Settings(BaseSettings):
 
     # Below it nothing is started and no batch is written; a figure or a text like 5GB.
     least_free_bytes: ByteSize = ByteSize(1_000_000_000)
+    # For how long Dagster keeps runs with their events and logs: those that ended well, and those that failed.
+    kept_run_days: Days = 7
+    kept_failed_run_days: Days = 30
 
     @model_validator(mode="before")
     @classmethod
@@ -163,6 +197,15 @@ def without_secrets(settings: Settings, text: str) -> str:
 
 
 def load_settings() -> Settings:
-    """Read the settings afresh: environment beats `.env` beats generated secrets."""
-    secrets = _HomeSetting().stripe_platform_home / "secrets"
-    return Settings(_secrets_dir=secrets) if secrets.is_dir() else Settings()
+    """Read the settings afresh: environment beats `.env` beats generated secrets.
+
+    `BadSettings` names every one that is wrong, `UnreadableSecrets` the folder.
+    """
+    try:
+        secrets = _HomeSetting().stripe_platform_home / "secrets"
+        return Settings(_secrets_dir=secrets) if secrets.is_dir() else Settings()
+    except ValidationError as error:
+        # Not as its cause: pydantic's own text quotes values.
+        raise BadSettings(error) from None
+    except SettingsError as error:
+        raise UnreadableSecrets(secrets, error.__cause__ or error) from None

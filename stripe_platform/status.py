@@ -1,7 +1,9 @@
 """What is where: servers, rows per stage, lag, the slot and the last days' revenue."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from datetime import timedelta
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import duckdb
 import psycopg
@@ -20,12 +22,14 @@ from stripe_platform.oltp.tables import CAPTURED_TABLES, TABLES_BY_NAME
 from stripe_platform.raw.change_log import row_count
 from stripe_platform.raw.lag import Lag, raw_lag
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.query import query_rows
+from stripe_platform.warehouse.published import published_connection
 from stripe_platform.warehouse.staging import staging_model
 
 T = TypeVar("T")
 REVENUE_DAYS = 7
 STAGES_WIDTH = 130
+# Long enough for the moment in which the file is replaced.
+WAREHOUSE_LIMIT = timedelta(seconds=2)
 
 
 class Stage(BaseModel):
@@ -85,18 +89,35 @@ def platform_status(settings: Settings) -> PlatformStatus:
     topics = _or_none(lambda: topic_states(settings, TABLES_BY_NAME)) or {}
     lag = (_or_none(lambda: raw_lag(settings)) or {}) if topics else {}
     slot = _or_none(lambda: slot_state(settings))
+    warehouse = _or_none(lambda: _warehouse(settings)) or Warehouse({}, [])
     return PlatformStatus(
         servers={server.title: server.state for server in server_states(settings)},
         urls=urls(settings),
         stages=[
-            _stage(settings, table, oltp.get(table), topics.get(table), lag.get(table)) for table in TABLES_BY_NAME
+            _stage(
+                settings,
+                table,
+                topics.get(table),
+                lag.get(table),
+                oltp_rows=oltp.get(table),
+                staging_rows=warehouse.staging_rows.get(table),
+            )
+            for table in TABLES_BY_NAME
         ],
         slot=_slot_status(slot) if slot else None,
-        revenue=_or_none(lambda: _revenue(settings)) or [],
+        revenue=warehouse.revenue,
     )
 
 
-def _stage(settings: Settings, table: str, oltp_rows: int | None, topic: TopicState | None, lag: Lag | None) -> Stage:
+def _stage(
+    settings: Settings,
+    table: str,
+    topic: TopicState | None,
+    lag: Lag | None,
+    *,
+    oltp_rows: int | None,
+    staging_rows: int | None,
+) -> Stage:
     return Stage(
         table=table,
         oltp_rows=oltp_rows,
@@ -104,7 +125,7 @@ def _stage(settings: Settings, table: str, oltp_rows: int | None, topic: TopicSt
         topic_end_offsets=dict(topic.last_stable) if topic else None,
         topic_offset=sum(topic.last_stable.values()) if topic else None,
         raw_rows=_or_none(lambda: row_count(settings, table)),
-        staging_rows=_or_none(lambda: _staging_rows(settings, table)),
+        staging_rows=staging_rows,
         lag_messages=lag.messages if lag else None,
         lag_seconds=lag.seconds if lag else None,
     )
@@ -195,14 +216,28 @@ def _oltp_rows(settings: Settings) -> dict[str, int]:
         return dict(connection.execute(counts.encode()).fetchall())
 
 
-def _staging_rows(settings: Settings, table: str) -> int:
-    ((rows,),) = query_rows(settings, f"select count(*) from staging.{staging_model(table)}")
+class Warehouse(NamedTuple):
+    """What the published file says: {table: rows} of the staging models that are in it, and the revenue."""
+
+    staging_rows: dict[str, int]
+    revenue: list[Revenue]
+
+
+def _warehouse(settings: Settings) -> Warehouse:
+    """Opened once for everything, so that an unreadable file costs its limit once."""
+    with published_connection(settings, limit=WAREHOUSE_LIMIT) as connection:
+        rows = {table: _or_none(partial(_staging_rows, connection, table)) for table in TABLES_BY_NAME}
+        revenue = _or_none(lambda: _revenue(connection)) or []
+    return Warehouse({table: count for table, count in rows.items() if count is not None}, revenue)
+
+
+def _staging_rows(connection: duckdb.DuckDBPyConnection, table: str) -> int:
+    ((rows,),) = connection.execute(f"select count(*) from staging.{staging_model(table)}").fetchall()
     return int(rows)
 
 
-def _revenue(settings: Settings) -> list[Revenue]:
-    rows = query_rows(
-        settings,
+def _revenue(connection: duckdb.DuckDBPyConnection) -> list[Revenue]:
+    rows = connection.execute(
         f"""
         with days as (select distinct day from marts.daily_revenue order by day desc limit {REVENUE_DAYS})
         select cast(day as varchar), currency, exponent, sum(gross)::bigint, sum(refunds)::bigint,
@@ -212,6 +247,6 @@ def _revenue(settings: Settings) -> list[Revenue]:
         where day in (select day from days)
         group by all
         order by all
-        """,
-    )
+        """
+    ).fetchall()
     return [Revenue(**dict(zip(Revenue.model_fields, row, strict=True))) for row in rows]

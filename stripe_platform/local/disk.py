@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from stripe_platform.local.errors import NotEnoughDisk
+from stripe_platform.local.home import CONTENTS
 from stripe_platform.settings import Settings
 
 FreeBytes = Callable[[Path], int]
@@ -18,19 +19,37 @@ def free_bytes(folder: Path) -> int:
 
 
 def data_folders(settings: Settings) -> Mapping[str, Path]:
-    """The folders that this stack writes to, by what to call them: its home, and PostgreSQL's where that is a link."""
-    postgres = settings.home / "postgres"
-    elsewhere = {"PostgreSQL's data": postgres.resolve()} if postgres.is_symlink() else {}
+    """The folders that this stack writes to, by what to call them: its home, and what lies on a disk of its own.
+
+    That is what a link in the home leads to, and what is mounted there.
+    """
+    home = settings.home
+    inside = {f"the stack's {name}": home / name for name in CONTENTS} | {"the stack's lake/raw": settings.lake}
+    elsewhere = {what: path.resolve() for what, path in inside.items() if _is_elsewhere(path, home)}
     return {"the stack's folder": settings.home, **elsewhere}
 
 
-def check_free_space(settings: Settings, *, free_bytes: FreeBytes = free_bytes) -> None:
+def check_free_space(
+    settings: Settings, *, into: Path | None = None, size: int = 0, free_bytes: FreeBytes = free_bytes
+) -> None:
     """Raise `NotEnoughDisk`, which names folder, free, needed and remedy, when less than `least_free_bytes` are free.
 
-    Cheap (one `statvfs` a folder): called before each batch is written, so that a writer ends between two batches
-    and goes on from there when there is room again.
+    `size` bytes that will be written to the folder `into` at once must leave as much. Cheap (a `statvfs` a disk):
+    called before each batch is written, so that a writer ends between two batches and goes on from there when there
+    is room again.
     """
-    for folder in data_folders(settings).values():
+    limit = int(settings.least_free_bytes)
+    wanted = [(folder, limit) for folder in data_folders(settings).values()]
+    if into is not None:
+        wanted.append((into, limit + size))
+    for folder, needed in wanted:
         free = free_bytes(folder)
-        if free < settings.least_free_bytes:
-            raise NotEnoughDisk(folder, free, settings.least_free_bytes)
+        if free < needed:
+            raise NotEnoughDisk(folder, free, needed)
+
+
+def _is_elsewhere(path: Path, home: Path) -> bool:
+    resolved = path.resolve()
+    if not resolved.is_relative_to(home.resolve()):
+        return True
+    return resolved.exists() and resolved.stat().st_dev != home.stat().st_dev

@@ -16,7 +16,9 @@ LocalStackError
 ├── StackBusy              another command starts or stops the same stack
 ├── BadSecret              a secret that cannot be handed over
 ├── UnknownServer          no server has the name
+├── HomeTaken              the folder holds what is not the stack's, under the stack's names
 ├── NotAStack              a folder that `reset` had better not touch
+├── NotRemoved             a file or folder that `reset` could not remove
 ├── ResetNotConfirmed
 └── ResetUnfinished        what is left of the stack's data does not belong together
 """
@@ -176,12 +178,32 @@ class UnknownServer(LocalStackError):
         super().__init__(f"there is no server {name!r}: the servers are {', '.join(known)}")
 
 
+class HomeTaken(LocalStackError):
+    """A stack in this folder would mix with somebody's files, and a reset would remove them."""
+
+    def __init__(self, home: Path, names: Iterable[str]) -> None:
+        super().__init__(
+            f"{home} is no stack's folder, but holds {', '.join(names)}, which a stack would write to and a reset "
+            "remove: set STRIPE_PLATFORM_HOME to a new folder, or move these away"
+        )
+
+
 class NotAStack(LocalStackError):
     """Removing what lies in the folder would take more than a stack's data."""
 
     def __init__(self, home: Path, reason: str) -> None:
         super().__init__(
             f"nothing was removed: {home} {reason}; set STRIPE_PLATFORM_HOME to the folder of the stack that you mean"
+        )
+
+
+class NotRemoved(LocalStackError):
+    """The operating system refused, or a process made something anew as fast as it was removed."""
+
+    def __init__(self, path: Path, reason: OSError) -> None:
+        super().__init__(
+            f"{path} could not be removed ({reason.strerror}): end whatever writes there (a run, `dagster dev`; "
+            f"`fuser -v -m {path}` names it), then finish with `stripe-platform reset --yes`"
         )
 
 

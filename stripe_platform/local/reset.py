@@ -3,32 +3,24 @@
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from stripe_platform.local.artifacts import cache_folder
-from stripe_platform.local.errors import ForeignHome, NotAStack
+from stripe_platform.local.errors import ForeignHome, NotAStack, NotRemoved
+from stripe_platform.local.home import CONTENTS
 from stripe_platform.local.postgres import folder_elsewhere
 from stripe_platform.local.server import run_folder
 from stripe_platform.local.stack import PRIVATE_FOLDERS, RESET_MARK, Progress, lock_file, only_one, stop
 from stripe_platform.local.survivors import end_processes_of
 from stripe_platform.settings import PROJECT_ROOT, Settings
 
-# All that the platform makes in a home, by what it holds. What else lies there is somebody's, and stays.
-CONTENTS = {
-    "postgres": "PostgreSQL's data",
-    "kafka": "Kafka's topics",
-    "mongodb": "MongoDB's data",
-    "lake": "the lake",
-    "warehouse": "the warehouse",
-    "dagster": "Dagster's history",
-    "secrets": "the generated secrets",
-    "sample_payments.parquet": "the sample",
-    **dict.fromkeys(("dbt", "cuts", "logs", "tmp"), "logs and scratch files"),
-}
 # PostgreSQL's first start leaves this one behind when it is cut short.
 UNFINISHED = "postgres.unfinished"
+ATTEMPTS = 3
+PAUSE_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,8 @@ class Plan:
 def plan_reset(settings: Settings) -> Plan:
     """What a reset would do; `NotAStack` or `ForeignHome` where it must not be done. Changes nothing."""
     home = settings.home
-    if any(path.is_relative_to(home) for path in (Path.home(), PROJECT_ROOT)):
+    # Resolved as the home is: a home folder is often reached by a link.
+    if any(path.resolve().is_relative_to(home.resolve()) for path in (Path.home(), PROJECT_ROOT)):
         raise NotAStack(home, "holds more than a stack: it is a home folder, the project, or above one of them")
     if home.is_symlink():
         raise NotAStack(home, "is a symbolic link")
@@ -63,7 +56,7 @@ def plan_reset(settings: Settings) -> Plan:
         raise ForeignHome(home, owner)
     removed = (*_elsewhere(settings), *_made_in(home))
     for path in removed:
-        if any(kept.is_relative_to(path) for kept in (cache_folder(), Path(sys.prefix))):
+        if any(kept.resolve().is_relative_to(path) for kept in (cache_folder(), Path(sys.prefix))):
             raise NotAStack(home, f"holds installed programs in {path.name}, which a reset would remove")
     return Plan(home, removed, tuple(p for p in sorted(home.iterdir()) if p not in (*removed, run_folder(settings))))
 
@@ -72,7 +65,7 @@ def reset(settings: Settings, *, progress: Progress | None = None) -> Plan:
     """Stop the stack, end what is left of it, remove its data; gives what was removed and what stays.
 
     Cut short, it leaves a home that refuses to start and that another reset finishes. The home stays with its lock
-    alone. Raises as `plan_reset`, and `StackBusy`.
+    alone. Raises as `plan_reset`, `StackBusy`, and `NotRemoved` when somebody still writes.
     """
     plan_reset(settings)
     stop(settings, progress=progress)
@@ -110,8 +103,17 @@ def _remove_all(plan: Plan) -> None:
 
 
 def _remove(path: Path) -> None:
-    # A link is somebody's choice of place: it goes, what it leads to stays.
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    for attempt in range(ATTEMPTS):
+        try:
+            # A link is somebody's choice of place: it goes, what it leads to stays.
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            # A process that is no server of the stack, such as a run, wrote to it or removed from it meanwhile.
+            if attempt == ATTEMPTS - 1:
+                raise NotRemoved(path, error) from error
+            time.sleep(PAUSE_S)
+        else:
+            return

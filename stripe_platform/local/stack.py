@@ -17,6 +17,7 @@ from stripe_platform.local.dagster import DAGSTER
 from stripe_platform.local.disk import check_free_space
 from stripe_platform.local.errors import (
     ForeignHome,
+    HomeTaken,
     NotThisMachine,
     ResetUnfinished,
     ServerFailed,
@@ -24,6 +25,7 @@ from stripe_platform.local.errors import (
     StackBusy,
     UnreachableHome,
 )
+from stripe_platform.local.home import somebody_s
 from stripe_platform.local.kafka import KAFKA
 from stripe_platform.local.mongodb import MONGODB
 from stripe_platform.local.ports import check_ports
@@ -108,8 +110,8 @@ def start_dagster(settings: Settings, *, progress: Progress | None = None) -> Se
 def stop(settings: Settings, *, progress: Progress | None = None) -> None:
     """Stop everything in reverse order; returns when all processes are gone. Harmless when nothing runs."""
     tell = progress or _tell_nobody
-    if not run_folder(settings).is_dir():
-        # The home may have been deleted under running servers.
+    if not lock_file(settings).is_file():
+        # Not a stack's, or deleted under running servers; the lock must not make it look like one.
         end_processes_of(settings.home)
         return
     with only_one(settings):
@@ -152,6 +154,7 @@ def _make_home(settings: Settings) -> None:
         owner = settings.home.stat().st_uid
     except PermissionError:
         raise UnreachableHome(settings.home) from None
+    _check_taken(settings)
     for folder in (settings.home / name for name in PRIVATE_FOLDERS):
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -162,6 +165,17 @@ def _make_home(settings: Settings) -> None:
             raise ForeignHome(settings.home, owner)
         folder.chmod(0o700)
     check_free_space(settings)
+
+
+def _check_taken(settings: Settings) -> None:
+    """Once the lock is there nobody can tell any more what was there before."""
+    try:
+        names = () if lock_file(settings).exists() else somebody_s(settings.home)
+    except PermissionError:
+        # Another user's: the next look at the folders says whose.
+        return
+    if names:
+        raise HomeTaken(settings.home, names)
 
 
 def lock_file(settings: Settings) -> Path:

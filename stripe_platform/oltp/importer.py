@@ -17,6 +17,7 @@ import polars as pl
 import psycopg
 
 from stripe_platform.errors import StripePlatformError
+from stripe_platform.local.disk import check_free_space
 from stripe_platform.oltp.bulk import copy_in
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.import_plan import Fault, ImportPlan, plan_import
@@ -89,7 +90,7 @@ def import_payments(
     A bad row raises `BadRows` before anything is written; with `skip_bad` bad rows are written with number
     and reason to `<file>.rejects.csv` instead and the others imported. Raises `PaymentsFileError` when the
     file as a whole cannot be read, `FileChanged` when it changes meanwhile, `ImportStopped` when
-    PostgreSQL fails.
+    PostgreSQL fails, `NotEnoughDisk` between two batches.
     """
     started = time.monotonic()
     file = PaymentsFile(Path(path))
@@ -103,7 +104,7 @@ def import_payments(
             if file.stamp() != stamp:
                 raise FileChanged(file.path, done=0)
             rejects_path = file.path.with_name(f"{file.path.name}.rejects.csv") if plan.bad else None
-            batches = _unchanged(file, stamp, plan.currencies)
+            batches = _while_there_is_room(settings, _unchanged(file, stamp, plan.currencies))
             written = _write(connection, batches, plan, rejects_path, progress or _silent)
     except psycopg.Error as error:
         raise ImportStopped(file.path, error) from error
@@ -149,6 +150,12 @@ def _unchanged(file: PaymentsFile, stamp: tuple[int, ...], currencies: frozenset
     # A file that was cut short has no further batch.
     if file.stamp() != stamp:
         raise FileChanged(file.path, done)
+
+
+def _while_there_is_room(settings: Settings, batches: Iterator[Batch]) -> Iterator[Batch]:
+    for batch in batches:
+        check_free_space(settings)
+        yield batch
 
 
 def _write(

@@ -14,6 +14,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from stripe_platform.errors import StripePlatformError
+from stripe_platform.local.disk import check_free_space
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.raw.change_log import log_folder
 from stripe_platform.raw.rewriting import only_rewriter
@@ -106,7 +107,8 @@ def maintain(
     """Compact, delete what nobody reads, write a checkpoint and drop old log entries; idle logs stay untouched.
 
     Beside drains and readers: no row and no offset changes, a drain at work goes on, and what was listed less than
-    `kept` ago, or at `read_since` or later, can still be read. `RetentionTooShort` below `SHORTEST_KEPT`.
+    `kept` ago, or at `read_since` or later, can still be read. `RetentionTooShort` below `SHORTEST_KEPT`;
+    `NotEnoughDisk` when what nobody reads is deleted and there is still no room to compact.
     """
     if kept < SHORTEST_KEPT:
         raise RetentionTooShort(kept)
@@ -115,9 +117,11 @@ def maintain(
     age = datetime.now(UTC) - read_since if read_since else kept
     with only_rewriter(folder):
         files_before, bytes_before = _files_and_bytes(folder)
+        # What makes room first: on a full disk it is all that is done.
+        files_deleted, bytes_deleted = _delete_unread(folder, max(kept, age))
+        check_free_space(settings)
         is_compacted = _compact(folder)
         files_after, bytes_after = _files_and_bytes(folder)
-        files_deleted, bytes_deleted = _delete_unread(folder, max(kept, age))
         _shorten_log(folder)
     return TableMaintained(
         files_before,

@@ -21,6 +21,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_expo
 
 from stripe_platform.cdc.cut import Cut
 from stripe_platform.errors import StripePlatformError
+from stripe_platform.local.disk import check_free_space
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.change_log_views import RawTable, create_views, read_raw
@@ -118,8 +119,9 @@ def prepare_build(settings: Settings, cut: Cut) -> Cut:
     further meanwhile. The caller holds `builder`. From here on the build is untested. What staging knows of a table
     whose topic is another one now is forgotten, so that dbt builds it from the whole log. Fails, and leaves the build
     as it was, when raw does not reach the cut (`RawIsBehind`), was read again beyond it (`CutInGap`) or is of another
-    topic (`TopicWasRecreated`).
+    topic (`TopicWasRecreated`), and on a full disk (`NotEnoughDisk`).
     """
+    check_free_space(settings)
     tables = {name: read_raw(settings, name) for name in TABLES_BY_NAME}
     with _build_connection(settings) as connection:
         _require_same_topics(cut, tables)
@@ -151,13 +153,14 @@ def publish(settings: Settings, *, timeout: timedelta = timedelta(minutes=10)) -
     """Put a copy of the tested build in the place of `warehouse.duckdb`, in one step.
 
     A crash at any point leaves the last published file; what it leaves behind is removed by the next publication.
-    `BuildNotTested` when the build's tests have not passed, `BuilderIsBusy` after `timeout`.
+    `BuildNotTested` when the build's tests have not passed, `BuilderIsBusy` after `timeout`, `NotEnoughDisk`.
     """
     path, target = build_path(settings), published_path(settings)
     copy = target.with_suffix(".publishing")
     with builder(settings, timeout=timeout):
         copy.unlink(missing_ok=True)
         cut = _tested_cut(settings)
+        check_free_space(settings, into=settings.warehouse_folder, size=path.stat().st_size)
         _copy(path, copy)
         # A writer of the published file would leave a log beside it that the next file does not fit.
         copy.chmod(0o444)

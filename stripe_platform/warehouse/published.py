@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.settings import Settings
 
 FILE_NAME = "warehouse.duckdb"
+OPEN_LIMIT = timedelta(seconds=10)
 
 
 class NoWarehouse(StripePlatformError):
@@ -36,16 +38,17 @@ def published_path(settings: Settings) -> Path:
 
 
 @contextmanager
-def published_connection(settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
+def published_connection(settings: Settings, *, limit: timedelta | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """A read-only connection, times in UTC; it sees one published build for as long as it is open.
 
-    `NoWarehouse` when nothing has been published, `WarehouseUnreadable` when the file stays closed for 10 s.
+    `NoWarehouse` when nothing has been published, `WarehouseUnreadable` when the file stays closed for `limit`
+    (by default `OPEN_LIMIT`).
     """
     path = published_path(settings)
     if not path.exists():
         raise NoWarehouse(path)
     try:
-        opened = _open(path)
+        opened = _open(path, limit or OPEN_LIMIT)
     except duckdb.Error as error:
         raise WarehouseUnreadable(path, error) from error
     with opened as connection:
@@ -53,12 +56,12 @@ def published_connection(settings: Settings) -> Iterator[duckdb.DuckDBPyConnecti
         yield connection
 
 
-# DuckDB opens the path more than once: a file that is replaced in between looks damaged to it for that moment.
-@retry(
-    retry=retry_if_exception_type(duckdb.Error),
-    wait=wait_exponential_jitter(multiplier=0.02, max=0.5),
-    stop=stop_after_delay(10),
-    reraise=True,
-)
-def _open(path: Path) -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(str(path), read_only=True)
+def _open(path: Path, limit: timedelta) -> duckdb.DuckDBPyConnection:
+    # DuckDB opens the path more than once: a file that is replaced in between looks damaged to it for that moment.
+    attempts = Retrying(
+        retry=retry_if_exception_type(duckdb.Error),
+        wait=wait_exponential_jitter(multiplier=0.02, max=0.5),
+        stop=stop_after_delay(limit),
+        reraise=True,
+    )
+    return attempts(lambda: duckdb.connect(str(path), read_only=True))

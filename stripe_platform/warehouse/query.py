@@ -9,6 +9,7 @@ from typing import Any, TextIO
 import duckdb
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.settings import Settings
@@ -51,9 +52,12 @@ def print_table(settings: Settings, sql: str, console: Console) -> None:
     with published_connection(settings) as connection:
         names, batches = _result(connection, sql)
         rows = next(batches, [])
-    table = Table(*names)
+    table = Table()
+    # As text, for what is data may look like markup.
+    for name in names:
+        table.add_column(Text(name))
     for row in rows[:ROWS_FOR_PEOPLE]:
-        table.add_row(*(_text(value) for value in row))
+        table.add_row(*(Text(_text(value)) for value in row))
     console.print(table)
     if len(rows) > ROWS_FOR_PEOPLE:
         console.print(f"first {ROWS_FOR_PEOPLE} rows; --csv gives all")

@@ -25,7 +25,8 @@ from stripe_platform.doctor.finding import Finding, State
 from stripe_platform.local import credentials, stack
 from stripe_platform.local.environment import environment
 from stripe_platform.local.errors import NotEnoughDisk
-from stripe_platform.local.reset import CONTENTS, reset
+from stripe_platform.local.home import CONTENTS
+from stripe_platform.local.reset import reset
 from stripe_platform.local.server import run_folder
 from stripe_platform.local.supervisor import Supervisor
 from stripe_platform.local.survivors import processes_of, wait_for_end
@@ -119,7 +120,9 @@ def _assert_sound(settings: Settings) -> None:
     assert bad(settings) == set()
 
 
-def test_a_failed_connector_is_named_with_its_cause_and_its_remedy(platform: Settings) -> None:
+def test_a_failed_connector_is_named_with_its_cause_and_its_remedy_and_so_is_the_slot_that_it_leaves_unread(
+    platform: Settings,
+) -> None:
     restart = f"{platform.connect_url}/connectors/{CONNECTOR}/restart?includeTasks=true"
     with connect(platform, autocommit=True) as postgres:
         postgres.execute(f"ALTER PUBLICATION {PUBLICATION} RENAME TO elsewhere")
@@ -133,11 +136,15 @@ def test_a_failed_connector_is_named_with_its_cause_and_its_remedy(platform: Set
 
 
 def _assert_failed(settings: Settings) -> None:
-    connector = findings(settings)["connector"]
+    found = findings(settings)
+    connector, slot = found["connector"], found["replication slot"]
     assert connector.state is State.PROBLEM
     assert "FAILED" in connector.found
     assert "ublication" in connector.found
     assert "stripe-platform up" in (connector.remedy or "")
+    assert slot.state is State.PROBLEM
+    assert "is not read" in slot.found
+    assert "stripe-platform logs connect" in (slot.remedy or "")
 
 
 def test_a_drain_on_a_full_disk_commits_nothing_and_the_next_one_takes_all(platform: Settings) -> None:

@@ -1,5 +1,6 @@
 """The importer on a real PostgreSQL, in databases of its own on the shared server."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.local.environment import environment
+from stripe_platform.local.errors import NotEnoughDisk
 from stripe_platform.oltp import ledger, payments_file
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.fees import charge_fee
@@ -330,6 +332,22 @@ def test_a_file_that_changes_meanwhile_stops_the_import_and_the_next_import_goes
     assert select(database, "SELECT count(*) FROM payments.charges") == [(500,)]
     report = import_payments(database, path)
     assert (report.imported, report.already_imported) == (1501, 500)
+    assert_sound(database)
+
+
+def test_a_disk_that_fills_up_stops_the_import_between_two_batches_and_the_next_import_goes_on_from_there(
+    database: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payments_file, "BATCH_ROWS", 500)
+    path = tmp_path / "sample.parquet"
+    write_sample(path)
+    free = iter([database.least_free_bytes, database.least_free_bytes, 0])
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, next(free)))
+        with pytest.raises(NotEnoughDisk, match="LEAST_FREE_BYTES"):
+            import_payments(database.model_copy(update={"stripe_platform_home": tmp_path}), path)
+    assert select(database, "SELECT count(*) FROM payments.charges") == [(1000,)]
+    assert import_payments(database, path).already_imported == 1000
     assert_sound(database)
 
 

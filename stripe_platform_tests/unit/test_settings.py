@@ -1,9 +1,18 @@
+import errno
+import os
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from stripe_platform.settings import PROJECT_ROOT, MissingSecret, Settings, load_settings
+from stripe_platform.settings import (
+    PROJECT_ROOT,
+    BadSettings,
+    MissingSecret,
+    Settings,
+    UnreadableSecrets,
+    load_settings,
+)
 
 
 def test_the_environment_beats_the_dotenv_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,12 +55,51 @@ def test_the_controllers_port_follows_kafkas_but_stays_away_from_its_neighbours(
     assert Settings(_env_file=None).kafka_controller_port == 9093
 
 
-def test_an_unknown_environment_or_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_bad_setting_is_named_with_what_it_has_to_be_and_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STRIPE_PLATFORM_ENV", "staging")
     monkeypatch.setenv("WAREHOUSE", "sqlite")
-    with pytest.raises(ValidationError) as refusal:
+    monkeypatch.setenv("POSTGRES_PORT", "abc")
+    monkeypatch.setenv("KAFKA_PORT", "70000")
+    with pytest.raises(BadSettings) as refusal:
         load_settings()
-    assert {"stripe_platform_env", "warehouse"} <= {str(error["loc"][0]) for error in refusal.value.errors()}
+    for part in (
+        "STRIPE_PLATFORM_ENV is 'staging': should be 'local', 'docker' or 'cloud'",
+        "WAREHOUSE is 'sqlite': should be 'duckdb'",
+        "POSTGRES_PORT is 'abc': should be a valid integer",
+        "KAFKA_PORT is '70000': should be less than or equal to 65535",
+        str(PROJECT_ROOT / ".env"),
+    ):
+        assert part in str(refusal.value)
+
+
+def test_a_home_that_was_not_filled_in_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRIPE_PLATFORM_HOME", "@ROOT@/.stripe-platform")
+    with pytest.raises(BadSettings, match=r"STRIPE_PLATFORM_HOME is .*: replace @ROOT@ in \.env"):
+        load_settings()
+
+
+def test_a_bad_secret_is_named_without_its_value() -> None:
+    with pytest.raises(ValidationError) as refusal:
+        Settings.model_validate({"cdc_password": 271828, "postgres_port": "abc"})
+    told = str(BadSettings(refusal.value))
+    assert "CDC_PASSWORD should be a valid string" in told
+    assert "271828" not in told
+
+
+def test_secrets_that_cannot_be_read_are_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRIPE_PLATFORM_HOME", str(tmp_path))
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "cdc_password").touch()
+    is_file = Path.is_file
+
+    def is_file_of_another_user(path: Path) -> bool:
+        if path.parent.name == "secrets":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file_of_another_user)
+    with pytest.raises(UnreadableSecrets, match=r"secrets cannot be read \(Permission denied\): go on as the user"):
+        load_settings()
 
 
 def test_generated_secrets_are_read_from_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,25 @@
 import io
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
+import duckdb
 import pytest
 from rich.console import Console
 
+from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.settings import Settings
-from stripe_platform.status import PlatformStatus, SlotStatus, Stage, major_units, print_status, urls
+from stripe_platform.status import (
+    PlatformStatus,
+    SlotStatus,
+    Stage,
+    major_units,
+    platform_status,
+    print_status,
+    urls,
+)
+from stripe_platform.warehouse.published import published_path
 
 
 @pytest.mark.parametrize(
@@ -69,3 +84,43 @@ def test_what_cannot_be_read_is_shown_as_such() -> None:
     assert "Replication slot: none, or it cannot be asked" in text
     (line,) = [line for line in text.splitlines() if "charges" in line]
     assert line.split() == ["charges", *["-"] * 7]
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A platform of which no server runs, with a folder for its warehouse."""
+    monkeypatch.setattr("stripe_platform.cdc.offsets.REQUEST_LIMIT", timedelta(seconds=1))
+    settings = Settings.model_validate(
+        {"stripe_platform_home": tmp_path, "postgres_port": 1, "kafka_port": 1, "postgres_password": "none"}
+    )
+    settings.warehouse_folder.mkdir()
+    return settings
+
+
+def test_an_unreadable_warehouse_costs_seconds_and_the_rest_is_told(nowhere: Settings) -> None:
+    published_path(nowhere).write_bytes(b"no database" * 1000)
+    started = time.monotonic()
+    status = platform_status(nowhere)
+    # Opened for each of 26 tables, ten seconds each, it would be minutes.
+    assert time.monotonic() - started < 20
+    assert {stage.staging_rows for stage in status.stages} == {None}
+    assert status.revenue == []
+    assert [stage.table for stage in status.stages] == list(TABLES_BY_NAME)
+
+
+def test_rows_are_counted_of_the_staging_models_that_are_there_in_one_opening_of_the_file(
+    nowhere: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with duckdb.connect(str(published_path(nowhere))) as connection:
+        connection.execute("create schema staging")
+        connection.execute("create table staging.stg_charges as select * from range(7)")
+    connect, opened = duckdb.connect, []
+
+    def counted(*arguments: Any, **named: Any) -> duckdb.DuckDBPyConnection:
+        opened.append(arguments)
+        return connect(*arguments, **named)
+
+    monkeypatch.setattr(duckdb, "connect", counted)
+    rows = {stage.table: stage.staging_rows for stage in platform_status(nowhere).stages}
+    assert (rows.pop("charges"), set(rows.values())) == (7, {None})
+    assert opened == [(str(published_path(nowhere)),)]

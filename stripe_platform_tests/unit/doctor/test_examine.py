@@ -1,5 +1,9 @@
 import io
 import json
+import os
+import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,7 +16,8 @@ from stripe_platform.doctor.examine import MACHINE, SERVERS, STREAM, Diagnosis, 
 from stripe_platform.doctor.finding import Finding, Probe, State, ok, problem, warning
 from stripe_platform.environment import Environment
 from stripe_platform.errors import StripePlatformError
-from stripe_platform.settings import Settings
+from stripe_platform.local.supervisor import socket_path
+from stripe_platform.settings import PROJECT_ROOT, Settings
 
 CANARIES = {"postgres_password": "canary-a1", "cdc_password": "canary-b2", "toast_placeholder": "canary-c3"}
 
@@ -129,3 +134,53 @@ def test_findings_are_printed_with_their_remedies_unbroken_and_markup_as_it_is()
         "found": "y",
         "remedy": remedy,
     }
+
+
+ALL_HUNG = """
+import json, sys, time
+from pathlib import Path
+from stripe_platform.doctor import examine, servers
+from stripe_platform.local.stack import EVERY_SERVER, ServerState
+from stripe_platform.settings import load_settings
+
+states = tuple(ServerState(s.name, s.title, "RUNNING", 1, {}, Path("/x")) for s in EVERY_SERVER)
+examine.life = lambda settings: servers.Life.UP
+examine.server_states = servers.server_states = lambda settings: states
+started = time.monotonic()
+diagnosis = examine.examine(load_settings())
+print(json.dumps([time.monotonic() - started, {f.looked_at: f.state for f in diagnosis.findings}]))
+"""
+
+
+def test_with_every_server_hung_it_ends_in_time_names_them_all_and_keeps_no_process(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = str(silent.getsockname()[1])
+        hung = {f"{name}_PORT": port for name in ("POSTGRES", "KAFKA", "CONNECT", "MONGODB", "DAGSTER")}
+        secrets = {name.upper(): value for name, value in CANARIES.items()}
+        asked = subprocess.run(
+            [sys.executable, "-c", ALL_HUNG],
+            env=os.environ | hung | secrets | {"STRIPE_PLATFORM_HOME": str(tmp_path / "home")},
+            cwd=PROJECT_ROOT,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=True,
+        )
+    seconds, states = json.loads(asked.stdout)
+    assert seconds < 15
+    servers_and_stream = {probe.looks_at for probe in (*SERVERS, *STREAM)}
+    assert {name for name, state in states.items() if state == "problem"} >= servers_and_stream
+
+
+def test_a_supervisor_that_hangs_is_told_in_time(settings: Settings) -> None:
+    path = socket_path(settings.home)
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        silent.listen()
+        started = time.monotonic()
+        found = {finding.looked_at: finding for finding in examine(settings).findings}
+        assert time.monotonic() - started < 15
+    assert found["supervisor"].state is State.PROBLEM
+    assert "no answer" in found["supervisor"].found
+    assert found["platform"].state is State.OK

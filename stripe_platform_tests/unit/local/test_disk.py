@@ -27,15 +27,30 @@ def test_the_error_names_folder_figures_and_remedy(tmp_path: Path) -> None:
         assert part in str(error.value)
 
 
-def test_the_disk_that_a_link_leads_postgresql_to_counts_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["postgres", "lake", "lake/raw", "warehouse", "kafka"])
+def test_the_disk_that_a_link_leads_to_counts_too(tmp_path: Path, name: str) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     settings = settings_with(tmp_path / "home")
-    settings.home.mkdir()
-    (settings.home / "postgres").symlink_to(elsewhere)
-    assert elsewhere in data_folders(settings).values()
+    (settings.home / name).parent.mkdir(parents=True)
+    (settings.home / name).symlink_to(elsewhere)
+    where = {folder for folder in data_folders(settings).values() if folder.is_relative_to(elsewhere)}
+    assert where
     with pytest.raises(NotEnoughDisk, match=str(elsewhere)):
-        check_free_space(settings, free_bytes=lambda folder: 0 if folder == elsewhere else 10_000)
+        check_free_space(settings, free_bytes=lambda folder: 0 if folder in where else 10_000)
+
+
+def test_folders_on_the_home_s_own_disk_are_looked_at_once(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path / "home")
+    settings.lake.mkdir(parents=True)
+    assert list(data_folders(settings).values()) == [settings.home]
+
+
+def test_what_is_written_at_once_must_fit_above_the_limit_where_it_is_written(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path)
+    check_free_space(settings, into=settings.warehouse_folder, size=1_000, free_bytes=lambda folder: 6_000)
+    with pytest.raises(NotEnoughDisk, match=str(settings.warehouse_folder)):
+        check_free_space(settings, into=settings.warehouse_folder, size=1_001, free_bytes=lambda folder: 6_000)
 
 
 def test_a_folder_that_is_not_there_yet_has_the_room_of_where_it_will_be(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,8 @@ from typer.testing import CliRunner
 from stripe_platform.cli import app
 from stripe_platform.local import artifacts, postgres, reset, stack
 from stripe_platform.local.environment import environment
-from stripe_platform.local.errors import ForeignHome, NotAStack, ResetUnfinished
+from stripe_platform.local.errors import ForeignHome, HomeTaken, NotAStack, NotRemoved, ResetUnfinished
+from stripe_platform.local.home import somebody_s
 from stripe_platform.local.postgres import folder_elsewhere
 from stripe_platform.settings import PROJECT_ROOT, Settings
 
@@ -105,6 +107,82 @@ def test_a_reset_cut_short_keeps_the_stack_from_starting_until_another_one_finis
 def test_a_folder_that_holds_a_home_or_the_project_is_refused(home: Path) -> None:
     with pytest.raises(NotAStack, match=r"nothing was removed.*holds more than a stack"):
         reset.reset(Settings(stripe_platform_home=home))
+
+
+def test_a_home_folder_that_is_reached_by_a_link_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = made(tmp_path / "disk" / "of_mine")
+    (tmp_path / "of_mine").symlink_to(settings.home)
+    monkeypatch.setenv("HOME", str(tmp_path / "of_mine"))
+    before = entries(settings.home)
+    with pytest.raises(NotAStack, match="holds more than a stack"):
+        reset.reset(settings)
+    assert entries(settings.home) == before
+
+
+@pytest.mark.parametrize("name", ["logs", "dbt", "tmp", "dagster", "lake"])
+def test_no_stack_begins_where_somebody_has_files_under_its_names_so_that_no_reset_takes_them(
+    tmp_path: Path, name: str
+) -> None:
+    settings = Settings(stripe_platform_home=tmp_path)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.txt").write_text("mine")
+    for start in (stack.start, stack.start_dagster):
+        with pytest.raises(HomeTaken, match=f"{name}.*STRIPE_PLATFORM_HOME"):
+            start(settings)
+    (tmp_path / "run").mkdir(exist_ok=True)
+    stack.stop(settings)
+    with pytest.raises(NotAStack):
+        reset.reset(settings)
+    assert (tmp_path / name / "thesis.txt").read_text() == "mine"
+
+
+def test_links_empty_folders_and_what_commands_make_before_the_first_start_are_no_hindrance(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    for folder in ("dbt/target", "dagster/history", "cuts", "lake/raw", "logs", "secrets"):
+        (home / folder).mkdir(parents=True)
+    (home / "secrets" / "cdc_password").write_text("by hand")
+    (home / "thesis.txt").write_text("mine")
+    (home / "kafka").symlink_to(tmp_path)
+    assert somebody_s(home) == ()
+
+
+def test_what_a_process_keeps_writing_to_is_named_with_the_remedy_and_the_reset_can_be_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = made(tmp_path / "home")
+    rmtree = shutil.rmtree
+
+    def rmtree_beside_a_writer(path: Path) -> None:
+        rmtree(path)
+        if path.name == "dagster":
+            path.mkdir()
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", rmtree_beside_a_writer)
+        with pytest.raises(NotRemoved, match=r"dagster could not be removed \(Directory not empty\).*reset --yes"):
+            reset.reset(settings)
+    with pytest.raises(ResetUnfinished):
+        stack.start(settings)
+    reset.reset(settings)
+    assert entries(settings.home) == {"run", "run/stack.lock"}
+
+
+def test_a_file_that_comes_while_its_folder_is_removed_goes_with_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = made(tmp_path / "home")
+    rmtree, late = shutil.rmtree, [settings.home / "logs"]
+
+    def rmtree_beside_a_writer(path: Path) -> None:
+        if path in late:
+            late.remove(path)
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+        rmtree(path)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree_beside_a_writer)
+    reset.reset(settings)
+    assert entries(settings.home) == {"run", "run/stack.lock"}
 
 
 def test_a_folder_without_the_mark_of_a_stack_is_refused(tmp_path: Path) -> None:

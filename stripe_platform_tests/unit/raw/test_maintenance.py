@@ -1,6 +1,7 @@
 """The upkeep of a raw change log changes no row and no offset, whoever reads and writes beside it."""
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from pydantic import ByteSize
 
 from stripe_platform.cdc.cut import Cut
 from stripe_platform.cdc.envelope import CHANGE_FIELDS
@@ -244,6 +246,19 @@ def test_a_compaction_that_is_refused_each_time_is_left_for_the_next_night(
         report = maintain(settings, TABLE)
     assert (report.is_compacted, report.files_after, len(tried)) == (False, 3, 3)
     assert maintain(settings, TABLE).files_after == 1
+
+
+def test_on_a_full_disk_what_nobody_reads_goes_and_nothing_is_written(settings: Settings) -> None:
+    append_one_by_one(settings, 5)
+    of_the_log = files_on_disk(settings)
+    left = folder(settings) / "left-by-a-killed-drain.parquet"
+    left.write_bytes(b"x")
+    age(iter([left]), DAYS_OLD)
+    full = settings.model_copy(update={"least_free_bytes": ByteSize(shutil.disk_usage(settings.home).total)})
+    with pytest.raises(TablesNotMaintained, match=r"raw/charges was not maintained: NotEnoughDisk: only"):
+        maintain_all(full)
+    assert files_on_disk(settings) == of_the_log
+    assert len(parquet_files(settings, TABLE)) == 5
 
 
 def test_whoever_replaces_files_meanwhile_is_waited_for_and_named_in_the_end(

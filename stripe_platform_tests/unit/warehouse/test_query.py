@@ -1,3 +1,4 @@
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def test_a_statement_that_writes_is_refused(settings: Settings) -> None:
 
 
 def test_a_file_that_is_no_database_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stripe_platform.warehouse.published._open.retry.stop", lambda _: True)
+    monkeypatch.setattr("stripe_platform.warehouse.published.OPEN_LIMIT", timedelta(seconds=0.1))
     published_path(settings).write_bytes(b"no database" * 10_000)
     with pytest.raises(WarehouseUnreadable, match="publish it anew"):
         query_rows(settings, "select 1")
@@ -98,3 +99,10 @@ def test_the_table_for_people_shows_the_first_rows_and_says_so(settings: Setting
     assert "199" in shown
     assert " 200 " not in shown.replace("first 200 rows", "")
     assert "--csv" in shown
+
+
+def test_a_table_for_people_shows_values_and_names_with_their_brackets(settings: Settings) -> None:
+    out = StringIO()
+    print_table(settings, """select '[/foo]:key:' as "[bar]" """, Console(file=out))
+    assert "[/foo]:key:" in out.getvalue()
+    assert "[bar]" in out.getvalue()

@@ -1,0 +1,1 @@
+"""Dagster's history: what runs leave behind, and for how long it stays."""
