@@ -14,6 +14,7 @@ import duckdb
 import pytest
 
 from stripe_platform.cdc.cut import make_cut
+from stripe_platform.cdc.report import TablesStopped
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.migrate import MIGRATIONS, migrate
 from stripe_platform.oltp.replication import PUBLICATION
@@ -21,7 +22,6 @@ from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.raw.acceptance import Acceptance, accept_schema
 from stripe_platform.raw.change_log import next_offsets, parquet_files
 from stripe_platform.raw.drain import drain, drain_up_to
-from stripe_platform.raw.report import TablesStopped
 from stripe_platform.raw.schema import SchemaChanged, SchemaNotAcceptable, UnknownToCatalog
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.build import builder, mark_tested, prepare_build, publish

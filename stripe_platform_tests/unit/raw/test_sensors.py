@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
+from stripe_platform.cdc.lag import Lag
 from stripe_platform.raw import lag
 from stripe_platform.raw.assets import change_logs
-from stripe_platform.raw.lag import Lag
 from stripe_platform.raw.sensors import drain_raw, is_due, raw_lag, run_key
 from stripe_platform.settings import Settings
 
