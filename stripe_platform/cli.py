@@ -206,6 +206,52 @@ def recover(tables: Annotated[list[str], typer.Argument(help="Captured tables wh
     messages.print(recovery.told(tables, recovered), highlight=False, soft_wrap=True)
 
 
+letters = typer.Typer(help="Records that could not become documents in MongoDB.", no_args_is_help=True)
+app.add_typer(letters, name="dead-letters")
+
+
+@letters.command("list")
+@_plain_errors
+def list_letters() -> None:
+    """Show where each came from and why it was refused; nothing of what it holds."""
+    from stripe_platform.features.dead_letters import listed, print_listed
+    from stripe_platform.features.sink import open_documents
+
+    with open_documents(load_settings()) as documents:
+        print_listed(listed(documents), Console())
+
+
+@letters.command("replay")
+@_plain_errors
+def replay_letters(
+    ids: Annotated[list[str] | None, typer.Argument(help="Some of them; left out: all.")] = None,
+) -> None:
+    """Apply them now, each at its own place: what is newer stands. Exits with 1 when some are refused again."""
+    from stripe_platform.features.replay import replay, told
+    from stripe_platform.features.sink import open_store
+
+    settings = load_settings()
+    with open_store(settings) as store:
+        replayed = replay(settings, store, ids or None)
+    messages.print(told(replayed), highlight=False, soft_wrap=True)
+    if replayed.refused:
+        raise typer.Exit(1)
+
+
+@letters.command("triage")
+@_plain_errors
+def triage_letter(
+    id: Annotated[str, typer.Argument(help="As `dead-letters list` shows it.")],
+    note: Annotated[str, typer.Option(help="What was found, for those who come later.")],
+) -> None:
+    """Keep one, as looked after: the check no longer fails for it."""
+    from stripe_platform.features.dead_letters import triage
+    from stripe_platform.features.sink import open_documents
+
+    with open_documents(load_settings()) as documents:
+        triage(documents, id, note)
+
+
 @app.command("import-payments")
 @_plain_errors
 def import_payments(

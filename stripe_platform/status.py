@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from stripe_platform.cdc.lag import Lag
 from stripe_platform.cdc.observation import TopicState, topic_states
 from stripe_platform.cdc.slot import Slot, slot_state
 from stripe_platform.errors import StripePlatformError
@@ -20,7 +21,7 @@ from stripe_platform.local.stack import server_states
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.tables import CAPTURED_TABLES, TABLES_BY_NAME
 from stripe_platform.raw.change_log import row_count
-from stripe_platform.raw.lag import Lag, raw_lag
+from stripe_platform.raw.lag import raw_lag
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.published import published_connection
 from stripe_platform.warehouse.staging import staging_model

@@ -99,18 +99,18 @@ class Records:
     values: Sequence[bytes | None]
 
 
-def decode(records: Records, layout: Layout) -> pa.Table:
+def decode(records: Records, layout: Layout, *, unknown_columns_count: bool = True) -> pa.Table:
     """One row per change, in the order of the records: the table's columns, then `CHANGE_FIELDS`.
 
     Tombstones (no value) give no row. A delete carries its key and null elsewhere, a truncate null
     everywhere; an unchanged large value is null and its column is named in `_unchanged`; a column that a
     record lacks is null. `UndecodableRecord` for the first record that is no change event of the table,
-    `UnknownColumns` when a record has a column that the layout has not.
+    `UnknownColumns` when a record has a column that the layout has not, unless these shall not count.
     """
     records = _without_tombstones(records)
     if not records.values:
         return pa.schema([*layout.columns, *CHANGE_FIELDS]).empty_table()
-    parsed = _read_all(records, layout)
+    parsed = _read_all(records, layout, "infer" if unknown_columns_count else "ignore")
     _refuse_unknown_columns(parsed, layout)
     _refuse_broken_contract(parsed, records, layout)
     return _changes(parsed, records, layout)
@@ -128,10 +128,10 @@ def _without_tombstones(records: Records) -> Records:
     )
 
 
-def _read_all(records: Records, layout: Layout) -> pa.Table:
+def _read_all(records: Records, layout: Layout, unexpected: str) -> pa.Table:
     envelope = _envelope(layout.columns)
     try:
-        return _read(records.values, envelope)
+        return _read(records.values, envelope, unexpected)
     except (pa.ArrowInvalid, UnicodeDecodeError):
         first = _first_unreadable(records.values, envelope)
     # Raised outside the handler: the parser's message quotes the value.

@@ -11,12 +11,13 @@ import dagster as dg
 import psycopg
 
 from stripe_platform.cdc.assets import CONNECTOR_KEY
+from stripe_platform.cdc.lag import Lag
 from stripe_platform.cdc.limit_checks import slot_result, stable_results
 from stripe_platform.cdc.observation import TopicState, open_transactions, share_kept, topic_states
 from stripe_platform.cdc.slot import Slot, slot_state
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.oltp.tables import CAPTURED_TABLES
-from stripe_platform.raw.lag import Lag, raw_lag
+from stripe_platform.raw.lag import raw_lag
 from stripe_platform.raw.lag_checks import lag_results
 from stripe_platform.settings import Settings
 

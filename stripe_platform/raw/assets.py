@@ -9,10 +9,10 @@ import dagster as dg
 import pyarrow as pa
 from pydantic import Field
 
+from stripe_platform.cdc.report import DrainReport, TableDrained, TablesStopped
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.raw.change_log import columns, row_count
 from stripe_platform.raw.drain import bounds_for_run, drain, drain_up_to
-from stripe_platform.raw.report import DrainReport, TableDrained, TablesStopped
 from stripe_platform.raw.schema import schema_version
 from stripe_platform.settings import Settings
 

@@ -11,6 +11,8 @@ import pyarrow as pa
 from stripe_platform.cdc.cut_store import cut_of_run
 from stripe_platform.cdc.envelope import Layout
 from stripe_platform.cdc.offsets import last_stable_offsets, topic_ids
+from stripe_platform.cdc.reader import Event, Sink, TopicReader
+from stripe_platform.cdc.report import DrainReport, Offsets, TableDrained, TablesStopped, drain_until
 from stripe_platform.cdc.topics import topic_for
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.local.disk import check_free_space
@@ -19,13 +21,15 @@ from stripe_platform.oltp.tables import CAPTURED_TABLES, TABLES_BY_NAME
 from stripe_platform.raw.buffer import Point, TableBuffer, nowhere
 from stripe_platform.raw.change_log import ChangeLog, LostRace
 from stripe_platform.raw.definition import table_columns
-from stripe_platform.raw.reader import Event, TopicReader
-from stripe_platform.raw.report import BoundsNotReached, DrainReport, TableDrained, TablesStopped
 from stripe_platform.raw.schema import row_schema
 from stripe_platform.settings import Settings
 
-Offsets = Mapping[str, Mapping[int, int]]
-
+SINK = Sink(
+    group="stripe-platform-raw",
+    holder="raw/{table}",
+    after_gap="read the rows again that live and go on behind the gap: `stripe-platform recover {table}`",
+    after_loss="begin a new log: `stripe-platform recover {table}`",
+)
 RUN_LIMIT = timedelta(seconds=45)
 # A commit costs about 40 ms whatever its size; at the end of a topic what is held is flushed at once.
 FLUSH_ROWS = 50_000
@@ -102,7 +106,7 @@ class _Drain:
         """Read from the stored offsets to the end or until time is up; `LostRace` when another was faster."""
         self._buffers = self._open()
         starts = {held.table: held.next_offsets for held in self._buffers.values()}
-        with TopicReader(self._settings, starts) as reader:
+        with TopicReader(self._settings, SINK, starts) as reader:
             while self._buffers and not self.is_over:
                 self._read_batch(reader)
                 self._flush_what_is_due(reader)
@@ -243,26 +247,10 @@ def drain_up_to(
 
     `BoundsNotReached` after `limit`, or when a whole drain found nothing more to take.
     """
-    started = time.monotonic()
     wanted = {table: bounds[table] for table in tables}
-    report = drain(settings, wanted, bounds=wanted, limit=run_limit)
-    while _short_of(report, wanted):
-        latest = drain(settings, wanted, bounds=wanted, limit=run_limit)
-        # Another drain may have taken what this one found no more of.
-        report = report.then(latest)
-        waited = time.monotonic() - started
-        is_over = not latest.moved or waited > limit.total_seconds()
-        if is_over and (missing := _short_of(report, wanted)):
-            raise BoundsNotReached(missing, waited)
-    return report
-
-
-def _short_of(report: DrainReport, bounds: Offsets) -> dict[str, int]:
-    short = {
-        table: sum(max(0, bound - report.tables[table].end[place]) for place, bound in partitions.items())
-        for table, partitions in bounds.items()
-    }
-    return {table: offsets for table, offsets in short.items() if offsets}
+    return drain_until(
+        "the raw change log", wanted, lambda: drain(settings, wanted, bounds=wanted, limit=run_limit), limit
+    )
 
 
 def bounds_for_run(settings: Settings, run_id: str) -> Offsets | None:

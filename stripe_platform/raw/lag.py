@@ -1,55 +1,11 @@
 """How far the raw change log is behind its topics."""
 
-import time
-from dataclasses import dataclass
-from datetime import timedelta
-
-from stripe_platform.cdc.offsets import last_stable_offsets
-from stripe_platform.cdc.record_times import first_record_times
+from stripe_platform.cdc.lag import Lag, lag_behind
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.raw.change_log import next_offsets
 from stripe_platform.settings import Settings
 
-# More than one drain takes in its 45 s: what is above does not go away with the next run.
-MOST_UNREAD = 1_000_000
-# The sensor asks for a drain after 5 s and a drain ends after 45 s: by now several have failed or did not come.
-LONGEST_UNREAD = timedelta(minutes=5)
-
-
-@dataclass(frozen=True)
-class Lag:
-    """What a table's log has not taken: `messages` unread, and the age of the oldest of them.
-
-    Markers of transactions count as messages and have no age: `seconds` is 0 when nothing else is unread.
-    """
-
-    messages: int
-    seconds: float
-
-    @property
-    def is_within_limits(self) -> bool:
-        """Neither more unread than a drain takes, nor anything for longer than several drains last."""
-        return self.messages <= MOST_UNREAD and self.seconds <= LONGEST_UNREAD.total_seconds()
-
 
 def raw_lag(settings: Settings) -> dict[str, Lag]:
-    """The lag of every captured table: last stable offset less the log's own next offset, over its partitions.
-
-    One round trip when nothing is unread; else the oldest unread record of each partition is read as well.
-    """
-    ends = last_stable_offsets(settings, [table.name for table in CAPTURED_TABLES])
-    unread = {
-        (table, partition): (offset, end)
-        for table, partitions in ends.items()
-        for partition, offset in next_offsets(settings, table).items()
-        if (end := partitions[partition]) > offset
-    }
-    oldest = first_record_times(settings, {place: begin for place, (begin, _) in unread.items()})
-    now = time.time()
-    return {
-        table: Lag(
-            messages=sum(end - begin for (name, _), (begin, end) in unread.items() if name == table),
-            seconds=max((now - at for (name, _), at in oldest.items() if name == table), default=0.0),
-        )
-        for table in ends
-    }
+    """The lag of every captured table's log."""
+    return lag_behind(settings, {table.name: next_offsets(settings, table.name) for table in CAPTURED_TABLES})

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
+from stripe_platform.cdc.lag import LONGEST_UNREAD, MOST_UNREAD, Lag
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.raw.assets import raw_key
-from stripe_platform.raw.lag import LONGEST_UNREAD, MOST_UNREAD, Lag, raw_lag
+from stripe_platform.raw.lag import raw_lag
 from stripe_platform.settings import Settings
 
 LAG_CHECK = "lag_is_below_its_limit"

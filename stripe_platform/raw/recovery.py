@@ -10,14 +10,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from stripe_platform.cdc.offsets import beginning_offsets, last_stable_offsets, topic_ids
+from stripe_platform.cdc.reader import OffsetsOutOfRange
 from stripe_platform.cdc.snapshot import SNAPSHOT_LIMIT, SnapshotTaken, take_snapshots
 from stripe_platform.cdc.topics import topic_for
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.oltp.connection import connect
 from stripe_platform.raw.change_log import ChangeLog, next_offsets, retry_lost_race, set_aside
 from stripe_platform.raw.definition import require_captured, table_definition
-from stripe_platform.raw.drain import drain_up_to
-from stripe_platform.raw.reader import OffsetsOutOfRange
+from stripe_platform.raw.drain import SINK, drain_up_to
 from stripe_platform.settings import Settings
 
 # Has every living row of the tables written into their topics; returns when the last of them is visible there.
@@ -134,7 +134,8 @@ def _has_lost(settings: Settings, table: str) -> bool:
     stored = next_offsets(settings, table)
     for partition, offset in stored.items():
         if offset > ends[partition]:
-            raise OffsetsOutOfRange(table, partition, offset, begins[partition], ends[partition])
+            begin, end = begins[partition], ends[partition]
+            raise OffsetsOutOfRange(SINK, table, partition, stored=offset, begin=begin, end=end)
     return bool(_gaps(stored, begins))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from stripe_platform.cdc.lag import Lag
 from stripe_platform.cdc.offsets import last_stable_offsets
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.jobs import UNFINISHED
@@ -60,7 +61,7 @@ def raw_lag(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Sett
     )
 
 
-def is_due(behind: lag.Lag) -> bool:
+def is_due(behind: Lag) -> bool:
     """Enough is unread to be worth a run, or something has been unread for long."""
     return behind.messages >= MANY_MESSAGES or behind.seconds >= LONG_UNREAD.total_seconds()
 
@@ -107,7 +108,7 @@ def _as_text(bounds: Mapping[str, Mapping[int, int]]) -> dict[str, dict[str, int
     }
 
 
-def _quiet(lags: Mapping[str, lag.Lag]) -> str:
+def _quiet(lags: Mapping[str, Lag]) -> str:
     messages = sum(behind.messages for behind in lags.values())
     oldest = max(behind.seconds for behind in lags.values())
     return (

@@ -11,12 +11,12 @@ from confluent_kafka import TopicPartition
 from stripe_platform.cdc.broker import admin
 from stripe_platform.cdc.cut import make_cut
 from stripe_platform.cdc.offsets import last_stable_offsets
+from stripe_platform.cdc.report import TablesStopped
 from stripe_platform.cdc.topics import topic_for
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.migrate import MIGRATIONS, migrate
 from stripe_platform.raw.change_log import next_offsets
 from stripe_platform.raw.drain import drain
-from stripe_platform.raw.report import TablesStopped
 from stripe_platform.settings import Settings
 
 MERCHANTS = "select business_name from marts.dim_merchants order by all"

@@ -22,6 +22,8 @@ from stripe_platform.cdc.broker import BrokerUnavailable, TopicMissing, admin
 from stripe_platform.cdc.cut import make_cut
 from stripe_platform.cdc.envelope import UndecodableRecord
 from stripe_platform.cdc.offsets import beginning_offsets, topic_ids
+from stripe_platform.cdc.reader import OffsetsOutOfRange
+from stripe_platform.cdc.report import BoundsNotReached, DrainReport, TablesStopped
 from stripe_platform.cdc.topics import ensure_topics, topic_for
 from stripe_platform.local.environment import environment
 from stripe_platform.oltp.connection import connect
@@ -29,10 +31,8 @@ from stripe_platform.oltp.migrate import migrate
 from stripe_platform.raw import assets, checks, sensors
 from stripe_platform.raw.buffer import Point
 from stripe_platform.raw.change_log import TopicRecreated, next_offsets, parquet_files, row_count
-from stripe_platform.raw.drain import drain, drain_up_to
+from stripe_platform.raw.drain import SINK, drain, drain_up_to
 from stripe_platform.raw.lag import raw_lag
-from stripe_platform.raw.reader import GROUP, OffsetsOutOfRange
-from stripe_platform.raw.report import BoundsNotReached, DrainReport, TablesStopped
 from stripe_platform.raw.schema import SchemaChanged
 from stripe_platform.settings import Settings
 
@@ -265,7 +265,7 @@ def test_the_sensor_asks_for_one_drain_of_the_table_that_is_behind_and_the_drain
 
 def test_the_offsets_are_published_for_people_to_look_at(lake: Settings) -> None:
     drain_everything(lake, "merchants")
-    consumer = Consumer({"bootstrap.servers": lake.kafka_bootstrap, "group.id": GROUP})
+    consumer = Consumer({"bootstrap.servers": lake.kafka_bootstrap, "group.id": SINK.group})
     try:
         (place,) = consumer.committed([TopicPartition(topic_for("merchants"), 0)], timeout=10)
     finally:

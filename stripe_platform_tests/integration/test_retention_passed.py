@@ -14,6 +14,8 @@ from confluent_kafka import TopicPartition
 from stripe_platform.cdc.broker import admin
 from stripe_platform.cdc.cut import make_cut
 from stripe_platform.cdc.offsets import last_stable_offsets
+from stripe_platform.cdc.reader import OffsetsOutOfRange
+from stripe_platform.cdc.report import TablesStopped
 from stripe_platform.cdc.snapshot import NotCaptured, SnapshotTaken, take_snapshots
 from stripe_platform.cdc.topics import ensure_topics, topic_for
 from stripe_platform.oltp.connection import connect
@@ -22,9 +24,7 @@ from stripe_platform.raw import recovery
 from stripe_platform.raw.change_log import TopicRecreated, next_offsets, row_count
 from stripe_platform.raw.drain import drain, drain_up_to
 from stripe_platform.raw.integrity import offsets_stored_twice, rows_beyond_offsets
-from stripe_platform.raw.reader import OffsetsOutOfRange
 from stripe_platform.raw.recovery import Recovered, RowsLostAgain, recover
-from stripe_platform.raw.report import TablesStopped
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.build import builder, mark_tested, prepare_build, publish
 from stripe_platform.warehouse.project import DBT, PROJECT_DIR, dbt_environment

@@ -14,6 +14,7 @@ import duckdb
 import pytest
 
 from stripe_platform.cdc.cut import make_cut
+from stripe_platform.cdc.report import TablesStopped
 from stripe_platform.cdc.snapshot import take_snapshots
 from stripe_platform.oltp.catalog import Column, captured_columns
 from stripe_platform.oltp.connection import connect
@@ -27,7 +28,6 @@ from stripe_platform.raw.change_log import next_offsets, parquet_files
 from stripe_platform.raw.definition import table_columns
 from stripe_platform.raw.drain import drain, drain_up_to
 from stripe_platform.raw.missing_defaults import rows_without_default
-from stripe_platform.raw.report import TablesStopped
 from stripe_platform.raw.schema import SchemaChanged, SchemaNotAcceptable, UnknownToCatalog
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.build import CutInGap, builder, mark_tested, prepare_build, publish

@@ -8,11 +8,11 @@ import dagster as dg
 import pytest
 
 from stripe_platform.cdc import sensors
+from stripe_platform.cdc.lag import LONGEST_UNREAD, MOST_UNREAD, Lag
 from stripe_platform.cdc.observation import LONGEST_TRANSACTION, TopicState
 from stripe_platform.cdc.sensors import REPORTED_EVERY, SLOT, TOPICS, Round, observe_stream
 from stripe_platform.cdc.slot import Slot
 from stripe_platform.oltp.tables import TABLES_BY_NAME
-from stripe_platform.raw.lag import LONGEST_UNREAD, MOST_UNREAD, Lag
 from stripe_platform.settings import Settings
 
 SLOT_READ = Slot(

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from stripe_platform.cdc.report import BoundsNotReached, DrainReport, TableDrained
 from stripe_platform.raw import drain as drain_module
 from stripe_platform.raw.drain import drain_up_to
-from stripe_platform.raw.report import BoundsNotReached, DrainReport, TableDrained
 from stripe_platform.settings import Settings
 
 BOUNDS = {"charges": {0: 10}, "refunds": {0: 4}}

@@ -8,10 +8,10 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
+from stripe_platform.cdc.lag import Lag
 from stripe_platform.raw import lag, sensors
 from stripe_platform.raw.assets import STOPPED_TAG, change_logs
 from stripe_platform.raw.change_log import ChangeLog
-from stripe_platform.raw.lag import Lag
 from stripe_platform.raw.sensors import drain_raw, is_due, raw_lag, run_key
 from stripe_platform.settings import Settings
 

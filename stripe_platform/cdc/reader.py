@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -14,7 +15,6 @@ from stripe_platform.errors import StripePlatformError
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.settings import Settings
 
-GROUP = "stripe-platform-raw"
 MESSAGES_AT_ONCE = 1_000
 # Long enough to fill a batch, short enough for a change to be seen at once.
 WAIT_SECONDS = 0.1
@@ -34,6 +34,10 @@ PREFETCH = {
 log = logging.getLogger(__name__)
 
 
+# Names, not all of them different, with bytes.
+Headers = list[tuple[str, bytes | None]]
+
+
 class Event(NamedTuple):
     """A record; or, with `error`, news of a partition or (`topic` is empty) of the client itself."""
 
@@ -42,6 +46,8 @@ class Event(NamedTuple):
     offset: int
     value: bytes | None
     error: KafkaError | None
+    key: bytes | None = None
+    headers: Headers | None = None
 
     @property
     def is_end_of_partition(self) -> bool:
@@ -49,38 +55,51 @@ class Event(NamedTuple):
         return self.error is not None and self.error.code() == KafkaError._PARTITION_EOF
 
 
+@dataclass(frozen=True)
+class Sink:
+    """Who reads the topics into a store of its own.
+
+    `group` is the consumer group that shows people its offsets. The others are words of errors, with `{table}` for
+    the table's name: what holds its changes, and what to do when the topic deleted some unread or lost all of them.
+    """
+
+    group: str
+    holder: str
+    after_gap: str
+    after_loss: str
+
+
 class OffsetsOutOfRange(StripePlatformError):
     """The topic no longer holds the record at the stored offset, or never did."""
 
-    def __init__(self, table: str, partition: int, stored: int, begin: int, end: int) -> None:
-        topic = topic_for(table)
+    def __init__(self, sink: Sink, table: str, partition: int, *, stored: int, begin: int, end: int) -> None:
         if stored < begin:
             told = (
-                f"the records [{stored}, {begin}) were deleted unread, {begin - stored:,} offsets; read the rows again "
-                f"that live and go on behind the gap: `stripe-platform recover {table}`"
+                f"the records [{stored}, {begin}) were deleted unread, {begin - stored:,} offsets; "
+                f"{sink.after_gap.format(table=table)}"
             )
         else:
             told = (
-                "the log is ahead of its topic, which lost what it had; delete the topic with Kafka's tools, make it "
-                f"anew with `stripe-platform up`, and begin a new log: `stripe-platform recover {table}`"
+                "it is ahead of its topic, which lost what it had; delete the topic with Kafka's tools, make it "
+                f"anew with `stripe-platform up`, and {sink.after_loss.format(table=table)}"
             )
         super().__init__(
-            f"raw/{table} would go on at offset {stored} of {topic} partition {partition}, which holds "
-            f"[{begin}, {end}): {told}"
+            f"{sink.holder.format(table=table)} would go on at offset {stored} of {topic_for(table)} partition "
+            f"{partition}, which holds [{begin}, {end}): {told}"
         )
 
 
 class TopicReader:
     """A consumer of whole tables from given offsets on; as a context manager it is closed at the end."""
 
-    def __init__(self, settings: Settings, starts: Mapping[str, Mapping[int, int]]) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, sink: Sink, starts: Mapping[str, Mapping[int, int]]) -> None:
+        self._settings, self._sink = settings, sink
         self._tables = {topic_for(table): table for table in starts}
         self._consumer = Consumer(
             connection(settings)
             | PREFETCH
             | {
-                "group.id": GROUP,
+                "group.id": sink.group,
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
@@ -109,6 +128,9 @@ class TopicReader:
                 message.offset() or 0,
                 message.value(),
                 message.error(),
+                message.key(),
+                # What is set may be of more types than what is read.
+                cast("Headers | None", message.headers()),
             )
             for message in messages
         ]
@@ -121,7 +143,8 @@ class TopicReader:
                 offsets(self._settings, [table])[table][event.partition]
                 for offsets in (beginning_offsets, last_stable_offsets)
             )
-            raise OffsetsOutOfRange(table, event.partition, next_offsets[event.partition], begin, end)
+            stored = next_offsets[event.partition]
+            raise OffsetsOutOfRange(self._sink, table, event.partition, stored=stored, begin=begin, end=end)
         self.refuse_failure(event)
 
     def refuse_failure(self, event: Event) -> None:
@@ -140,7 +163,7 @@ class TopicReader:
         try:
             self._consumer.commit(offsets=_places(next_offsets), asynchronous=False)
         except KafkaException as failure:
-            log.warning("offsets of group %s were not published: %s", GROUP, failure.args[0].name())
+            log.warning("offsets of group %s were not published: %s", self._sink.group, failure.args[0].name())
 
 
 def _places(offsets: Mapping[str, Mapping[int, int]]) -> list[TopicPartition]:

@@ -1,0 +1,101 @@
+"""How far the document store has come: one document, with which every transaction of its writers begins."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.client_session import ClientSession
+
+from stripe_platform.cdc.topics import topic_for
+from stripe_platform.errors import StripePlatformError
+from stripe_platform.features.projection import Documents
+from stripe_platform.oltp.tables import TABLES_BY_NAME
+
+COLLECTION = "sink"
+ID = "mongodb"
+
+
+class TopicRecreated(StripePlatformError):
+    """The topic's id is not the one whose changes the documents hold: its offsets mean other records."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(
+            f"topic {topic_for(table)} was created again since MongoDB's documents of {table} were begun: its offsets "
+            f"begin anew and say nothing about the stored ones; build the documents anew: `stripe-platform rebuild "
+            f"{table}`"
+        )
+
+
+class LostRace(Exception):
+    """Another writer came between: what was read ahead counts for nothing.
+
+    Not for users: a writer begins again from the stored offsets.
+    """
+
+
+@dataclass(frozen=True)
+class TableOffsets:
+    """What the store has taken of one table's topic: {partition: next offset}; and {column: kind} of its values."""
+
+    topic_id: str
+    next: Mapping[int, int]
+    columns: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The store's own offsets; `version` is what a writer who read them must find when it writes."""
+
+    version: int
+    tables: Mapping[str, TableOffsets]
+
+    def next_offsets(self, tables: Iterable[str]) -> dict[str, dict[int, int]]:
+        """{table: {partition: next offset}}, 0 where nothing was taken yet."""
+        found = {}
+        for table in tables:
+            begin = dict.fromkeys(range(TABLES_BY_NAME[table].topic_partitions), 0)
+            found[table] = begin | dict(self.tables[table].next) if table in self.tables else begin
+        return found
+
+
+def stored_offsets(documents: Documents) -> Stored:
+    """The offsets as they are now; nothing taken, when no writer was ever here."""
+    document = documents[COLLECTION].find_one({"_id": ID})
+    if document is None:
+        return Stored(0, {})
+    tables = {
+        table: TableOffsets(
+            taken["topic_id"],
+            {int(partition): offset for partition, offset in taken["next"].items()},
+            taken["columns"],
+        )
+        for table, taken in document["offsets"].items()
+    }
+    return Stored(document["version"], tables)
+
+
+def begin(documents: Documents) -> Stored:
+    """As `stored_offsets`, for a writer: the document exists afterwards."""
+    documents[COLLECTION].update_one({"_id": ID}, {"$setOnInsert": {"version": 0, "offsets": {}}}, upsert=True)
+    return stored_offsets(documents)
+
+
+def advance(session: ClientSession, documents: Documents, version: int, moved: Mapping[str, TableOffsets]) -> None:
+    """Move the offsets of these tables, in the session's transaction, before anything else is done in it.
+
+    `LostRace` unless the version is the given one; afterwards it is one more. As every writer changes this one
+    document, of two transactions only one can be committed.
+    """
+    changes: dict[str, Any] = {"$inc": {"version": 1}}
+    if moved:
+        changes["$set"] = {
+            f"offsets.{table}": {
+                "topic_id": taken.topic_id,
+                "next": {str(partition): offset for partition, offset in taken.next.items()},
+                "columns": dict(taken.columns),
+            }
+            for table, taken in moved.items()
+        }
+    found = documents[COLLECTION].update_one({"_id": ID, "version": version}, changes, session=session)
+    if not found.matched_count:
+        raise LostRace

@@ -1,0 +1,29 @@
+"""What a drain into the document store did."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+from stripe_platform.cdc.report import DrainReport
+
+
+@dataclass(frozen=True)
+class DocumentsReport(DrainReport):
+    """As `DrainReport`, where `rows` are changes taken; of these some are stale by the guard and change nothing.
+
+    `documents` were written; `dead_letters` records were put aside, or were found again that had been.
+    """
+
+    applied: int
+    stale: int
+    documents: int
+    dead_letters: int
+
+    def then(self, later: Self) -> Self:
+        """This drain and a later one of the same tables, taken together."""
+        return replace(
+            super().then(later),
+            applied=self.applied + later.applied,
+            stale=self.stale + later.stale,
+            documents=self.documents + later.documents,
+            dead_letters=self.dead_letters + later.dead_letters,
+        )
