@@ -1,0 +1,238 @@
+"""A charge with everything that belongs to it, as one document."""
+
+from datetime import datetime
+from typing import Any
+
+from bson.raw_bson import RawBSONDocument
+
+from stripe_platform.features.changes import Change
+from stripe_platform.features.encoding import check_values, encode
+from stripe_platform.features.exchange import REPORTING_CURRENCY, Rates, day_of
+from stripe_platform.features.ids import prefixed, with_references
+from stripe_platform.features.parents import Parents, Row, row_id
+from stripe_platform.features.positions import advanced, is_stale
+from stripe_platform.features.unchanged import with_unchanged
+from stripe_platform.features.writing import Write, marker_expiry
+
+COLLECTION = "charges"
+
+# The tables whose rows a charge keeps in arrays.
+CHILDREN = ("refunds", "disputes", "early_fraud_warnings")
+TABLES = ("charges", "charge_outcomes", *CHILDREN)
+
+# What is no column of the charge itself.
+_COMPOSED = (
+    "_id",
+    "payment_intent",
+    "card",
+    "outcome",
+    *CHILDREN,
+    "reporting_amount",
+    "exchange_rate",
+    "fraud_known_at",
+    "incomplete",
+    "incomplete_since",
+    "deleted",
+    "expires",
+    "_sources",
+)
+# What the summary of a card takes of the physical card, and of the payment method that holds it.
+CARD_COLUMNS = ("brand", "funding", "issuer_country", "last4")
+METHOD_COLUMNS = ("exp_month", "exp_year", "wallet")
+
+
+class Charge:
+    """One charge in a batch: its own rows as the batch leaves them, and the document that they make.
+
+    The document is a function of the rows, their parents and their positions alone, whatever the order in which they
+    came; only `incomplete_since` and `expires` are the clock's.
+    """
+
+    __slots__ = ("before", "children", "columns", "id", "last", "outcome", "since", "sources")
+
+    def __init__(self, id_: str, before: RawBSONDocument | None) -> None:
+        self.id, self.before = id_, before
+        # The last change that was not stale.
+        self.last: Change | None = None
+        # None: the charge's row is deleted or has not come.
+        self.columns: dict[str, Any] | None = None
+        self.outcome: Row | None = None
+        self.children: dict[str, dict[str, Row]] = {}
+        self.sources: dict[str, Any] = {}
+        self.since: datetime | None = None
+        if before is not None:
+            self._read(dict(before.items()))
+
+    def _read(self, stored: dict[str, Any]) -> None:
+        self.outcome, self.since = stored["outcome"], stored.get("incomplete_since")
+        self.children = {table: {child["id"]: child for child in stored[table]} for table in CHILDREN}
+        self.sources = dict(stored["_sources"].items())
+        if "charges" in self.sources and not self.sources["charges"]["d"]:
+            for name in _COMPOSED:
+                stored.pop(name, None)
+            self.columns = stored
+
+    def take(self, change: Change) -> bool:
+        """Apply a change of the charge or of a row that belongs to it; False when it is stale."""
+        is_taken = self._take_child(change) if change.table in CHILDREN else self._take_row(change)
+        if is_taken:
+            self.last = change
+        return is_taken
+
+    def _take_row(self, change: Change) -> bool:
+        table = change.table
+        position = self.sources.get(table)
+        if is_stale(position, change):
+            return False
+        fields = None
+        if change.op != "d":
+            check_values(change)
+            fields = with_references(with_unchanged(change, self.columns if table == "charges" else self.outcome))
+            if table == "charges":
+                del fields["id"]
+        if table == "charges":
+            self.columns = fields
+        else:
+            self.outcome = fields and _without_charge(fields)
+        self.sources[table] = advanced(position, change)
+        return True
+
+    def _take_child(self, change: Change) -> bool:
+        table, key = change.table, change.row["id"]
+        positions = dict(self.sources.get(table) or {})
+        position = positions.get(key)
+        if is_stale(position, change):
+            return False
+        children = self.children.setdefault(table, {})
+        id_ = prefixed(table, key)
+        if change.op == "d":
+            children.pop(id_, None)
+        else:
+            check_values(change)
+            fields = with_references(with_unchanged(change, children.get(id_)))
+            children[id_] = {**_without_charge(fields), "id": id_}
+        positions[key] = advanced(position, change)
+        self.sources[table] = positions
+        return True
+
+    @property
+    def method_id(self) -> str | None:
+        """The source row of its payment method."""
+        return self._parent_id("payment_method", "payment_methods")
+
+    @property
+    def intent_id(self) -> str | None:
+        """The source row of its payment intent."""
+        return self._parent_id("payment_intent_id", "payment_intents")
+
+    def _parent_id(self, field: str, table: str) -> str | None:
+        reference = None if self.columns is None else self.columns.get(field)
+        return reference and source_row_of(table, reference)
+
+    def write(self, parents: Parents, rates: Rates, now: datetime, cause: Change) -> Write:
+        """The document to store, with what its parents say as the batch leaves them."""
+        document = self.compose(parents, rates, now)
+        return Write(self.id, encode(document, cause), is_new=self.before is None, cause=cause)
+
+    def compose(self, parents: Parents, rates: Rates, now: datetime) -> dict[str, Any]:
+        """The document; parents and rates have been loaded."""
+        missing: list[str] = []
+        columns = self.columns
+        if columns is None:
+            document: dict[str, Any] = {"_id": self.id, "payment_intent": None, "card": None}
+            reporting_amount, exchange_rate = None, None
+            if "charges" not in self.sources:
+                missing.append("charge")
+        else:
+            document = {"_id": self.id, **columns}
+            document["payment_intent"] = self._intent(parents, missing)
+            document["card"] = self._card(parents, missing)
+            reporting_amount, exchange_rate = _converted(columns, rates, missing)
+        document["outcome"] = self.outcome
+        for table in CHILDREN:
+            held = self.children.get(table)
+            document[table] = sorted(held.values(), key=_created_and_id) if held else []
+        document["reporting_amount"] = reporting_amount
+        document["exchange_rate"] = exchange_rate
+        document["fraud_known_at"] = self._fraud_known_at() if self.children else None
+        if missing:
+            document["incomplete"] = missing
+            document["incomplete_since"] = self.since or now
+        elif columns is None:
+            document["deleted"] = True
+            document["expires"] = marker_expiry(now)
+        document["_sources"] = self.sources
+        return document
+
+    def _intent(self, parents: Parents, missing: list[str]) -> Row | None:
+        id_ = self.intent_id
+        intent = id_ and parents.row(id_)
+        if id_ and not intent:
+            missing.append("payment_intent")
+        return intent or None
+
+    def _card(self, parents: Parents, missing: list[str]) -> Row | None:
+        id_ = self.method_id
+        method = id_ and parents.row(id_)
+        if not method:
+            if id_:
+                missing.append("card")
+            return None
+        fingerprint = method["card_fingerprint"]
+        if fingerprint is None:
+            return None
+        card = parents.row(row_id("card_fingerprints", fingerprint))
+        if card is None:
+            missing.append("card")
+        return card_summary(method, card)
+
+    def _fraud_known_at(self) -> int | None:
+        known = [child["created"] for child in self.children.get("early_fraud_warnings", {}).values()]
+        known += [
+            child["created"] for child in self.children.get("disputes", {}).values() if child["reason"] == "fraudulent"
+        ]
+        return min(known, default=None)
+
+
+def source_row_of(table: str, reference: str) -> str:
+    """The source row that a prefixed id refers to."""
+    digits = reference[-32:]
+    return f"{table}/{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def card_summary(method: Row, card: Row | None) -> dict[str, Any]:
+    """What a charge says of its card; nulls for what is the physical card's while that has not come."""
+    summary: dict[str, Any] = {"fingerprint": method["card_fingerprint"]}
+    for name in CARD_COLUMNS:
+        summary[name] = None if card is None else card[name]
+    for name in METHOD_COLUMNS:
+        summary[name] = method[name]
+    return summary
+
+
+def charge_id_of(change: Change) -> str | None:
+    """The charge that a change belongs to; None for a child's delete, which carries the child's key alone."""
+    row = change.row
+    key = row["id"] if change.table == "charges" else row.get("charge_id")
+    return key and prefixed("charges", key)
+
+
+def _converted(columns: Row, rates: Rates, missing: list[str]) -> tuple[int | None, Row | None]:
+    currency, amount = columns["currency"], columns["amount"]
+    if currency == REPORTING_CURRENCY:
+        return amount, None
+    conversion = rates.conversion(currency, day_of(columns["created"]))
+    converted = None if conversion is None else conversion.convert(amount)
+    if converted is None:
+        missing.append("exchange_rate")
+    return converted, None if conversion is None else conversion.used
+
+
+def _without_charge(fields: dict[str, Any]) -> dict[str, Any]:
+    fields.pop("charge_id", None)
+    fields.pop("charge_created", None)
+    return fields
+
+
+def _created_and_id(child: Row) -> tuple[int, str]:
+    return child["created"], child["id"]
