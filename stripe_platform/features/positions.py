@@ -11,15 +11,15 @@ Position = Mapping[str, Any]
 def is_stale(position: Position | None, change: Change) -> bool:
     """Whether the row has this change, or a later one, behind it; None: nothing of the row has come yet.
 
-    Within a partition the offset is the order. Only between two streamed changes is a lower LSN stale too: that is an
-    old change that somebody wrote into the topic again.
+    Within a partition the offset is the order. Only between two streamed changes the LSN counts too: one that is not
+    higher is an old change, or the same one, that was written into the topic again.
     """
     if position is None:
         return False
     if change.offset <= position["o"]:
         return True
     highest = position["l"]
-    return change.lsn is not None and highest is not None and change.lsn < highest
+    return change.lsn is not None and highest is not None and change.lsn <= highest
 
 
 def advanced(position: Position | None, change: Change) -> dict[str, Any]:
