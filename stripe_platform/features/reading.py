@@ -14,9 +14,13 @@ from stripe_platform.features.encoding import RAW
 _BATCH = 100_000
 
 
+def raw_collection(documents: Documents, name: str) -> Collection[RawBSONDocument]:
+    """A collection whose documents are not decoded until a field is asked for."""
+    return Collection(documents, name, codec_options=RAW)  # type: ignore[arg-type]
+
+
 def find_raw(
     session: ClientSession | None, documents: Documents, collection: str, condition: Mapping[str, Any]
 ) -> Iterator[RawBSONDocument]:
-    """The documents that the condition finds, undecoded until a field is asked for."""
-    raw: Collection[RawBSONDocument] = Collection(documents, collection, codec_options=RAW)  # type: ignore[arg-type]
-    return iter(raw.find(condition, session=session, batch_size=_BATCH))
+    """The documents that the condition finds, all in as few replies as they fit in."""
+    return iter(raw_collection(documents, collection).find(condition, session=session, batch_size=_BATCH))

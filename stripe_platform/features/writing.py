@@ -1,7 +1,6 @@
 """Whole documents into a collection: inserted or replaced, never updated in part."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -12,8 +11,8 @@ from pymongo.errors import BulkWriteError
 
 from stripe_platform.features.changes import Change
 from stripe_platform.features.connection import Documents
-from stripe_platform.features.encoding import RAW
 from stripe_platform.features.projection import Unprojectable
+from stripe_platform.features.reading import raw_collection
 
 # Topics keep changes 7 days: a change that a marker has to hold against is gone before the marker.
 MARKER_LIFE = timedelta(days=14)
@@ -41,24 +40,22 @@ def write_all(session: ClientSession, documents: Documents, collection: str, wri
 
     A replaced document is replaced whole, so that removed keys vanish.
     """
-    target = documents.get_collection(collection, codec_options=RAW)
+    target = raw_collection(documents, collection)
     new = [write for write in writes if write.is_new]
     known = [write for write in writes if not write.is_new]
     if new:
-        with _refusals_of(new):
-            target.insert_many([write.document for write in new], ordered=False, session=session)
+        inserts = [write.document for write in new]
+        _send(new, lambda: target.insert_many(inserts, ordered=False, session=session))
     if known:
-        with _refusals_of(known):
-            target.bulk_write(
-                [ReplaceOne({"_id": write.id}, write.document) for write in known], ordered=False, session=session
-            )
+        replacements: list[ReplaceOne[RawBSONDocument]] = [
+            ReplaceOne({"_id": write.id}, write.document) for write in known
+        ]
+        _send(known, lambda: target.bulk_write(replacements, ordered=False, session=session))
 
 
-@contextmanager
-def _refusals_of(writes: Sequence[Write]) -> Iterator[None]:
-    """Turn the server's refusal of one document into the error that names its change, without its values."""
+def _send(writes: Sequence[Write], call: Callable[[], object]) -> None:
     try:
-        yield
+        call()
         return
     except BulkWriteError as error:
         refusals = (error.details or {}).get("writeErrors", [])

@@ -28,7 +28,8 @@ def mongod_settings(new_settings: NewSettings) -> Iterator[Settings]:
         try:
             deadline = time.monotonic() + READY_LIMIT_S
             while (problem := MONGODB.why_not_ready(settings)) is not None:
-                assert time.monotonic() < deadline and mongod.poll() is None, problem
+                assert mongod.poll() is None, problem
+                assert time.monotonic() < deadline, problem
             yield settings
         finally:
             mongod.terminate()
