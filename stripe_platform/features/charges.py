@@ -9,7 +9,7 @@ from stripe_platform.features.changes import Change
 from stripe_platform.features.encoding import check_values, encode
 from stripe_platform.features.exchange import REPORTING_CURRENCY, Rates, day_of
 from stripe_platform.features.ids import prefixed, with_references
-from stripe_platform.features.parents import Parents, Row, row_id
+from stripe_platform.features.parents import Parents, Row
 from stripe_platform.features.positions import advanced, is_stale
 from stripe_platform.features.unchanged import with_unchanged
 from stripe_platform.features.writing import Write, marker_expiry
@@ -36,9 +36,7 @@ _COMPOSED = (
     "expires",
     "_sources",
 )
-# What the summary of a card takes of the physical card, and of the payment method that holds it.
-CARD_COLUMNS = ("brand", "funding", "issuer_country", "last4")
-METHOD_COLUMNS = ("exp_month", "exp_year", "wallet")
+_OF_NO_CHARGE = dict.fromkeys(("payment_intent", "card", "reporting_amount", "exchange_rate"))
 
 
 class Charge:
@@ -48,7 +46,18 @@ class Charge:
     came; only `incomplete_since` and `expires` are the clock's.
     """
 
-    __slots__ = ("before", "children", "columns", "id", "last", "outcome", "since", "sources")
+    __slots__ = (
+        "before",
+        "children",
+        "columns",
+        "id",
+        "intent_id",
+        "last",
+        "method_id",
+        "outcome",
+        "since",
+        "sources",
+    )
 
     def __init__(self, id_: str, before: RawBSONDocument | None) -> None:
         self.id, self.before = id_, before
@@ -56,6 +65,9 @@ class Charge:
         self.last: Change | None = None
         # None: the charge's row is deleted or has not come.
         self.columns: dict[str, Any] | None = None
+        # The source rows of its intent and its payment method.
+        self.intent_id: str | None = None
+        self.method_id: str | None = None
         self.outcome: Row | None = None
         self.children: dict[str, dict[str, Row]] = {}
         self.sources: dict[str, Any] = {}
@@ -70,7 +82,15 @@ class Charge:
         if "charges" in self.sources and not self.sources["charges"]["d"]:
             for name in _COMPOSED:
                 stored.pop(name, None)
-            self.columns = stored
+            self._have(stored)
+
+    def _have(self, columns: dict[str, Any] | None) -> None:
+        self.columns = columns
+        if columns is None:
+            self.intent_id = self.method_id = None
+        else:
+            self.intent_id = source_row_of("payment_intents", columns["payment_intent_id"])
+            self.method_id = source_row_of("payment_methods", columns["payment_method"])
 
     def take(self, change: Change) -> bool:
         """Apply a change of the charge or of a row that belongs to it; False when it is stale."""
@@ -91,7 +111,7 @@ class Charge:
             if table == "charges":
                 del fields["id"]
         if table == "charges":
-            self.columns = fields
+            self._have(fields)
         else:
             self.outcome = fields and _without_charge(fields)
         self.sources[table] = advanced(position, change)
@@ -115,76 +135,55 @@ class Charge:
         self.sources[table] = positions
         return True
 
-    @property
-    def method_id(self) -> str | None:
-        """The source row of its payment method."""
-        return self._parent_id("payment_method", "payment_methods")
-
-    @property
-    def intent_id(self) -> str | None:
-        """The source row of its payment intent."""
-        return self._parent_id("payment_intent_id", "payment_intents")
-
-    def _parent_id(self, field: str, table: str) -> str | None:
-        reference = None if self.columns is None else self.columns.get(field)
-        return reference and source_row_of(table, reference)
-
     def write(self, parents: Parents, rates: Rates, now: datetime, cause: Change) -> Write:
         """The document to store, with what its parents say as the batch leaves them."""
         document = self.compose(parents, rates, now)
         return Write(self.id, encode(document, cause), is_new=self.before is None, cause=cause)
 
     def compose(self, parents: Parents, rates: Rates, now: datetime) -> dict[str, Any]:
-        """The document; parents and rates have been loaded."""
+        """The document; parents and rates have been loaded.
+
+        What the validator looks at comes first: it looks from the front each time.
+        """
         missing: list[str] = []
-        columns = self.columns
+        columns, children = self.columns, self.children
+        document: dict[str, Any] = {"_id": self.id, "_sources": self.sources}
+        for table in CHILDREN:
+            held = children.get(table)
+            document[table] = sorted(held.values(), key=_created_and_id) if held else []
+        document["fraud_known_at"] = self._fraud_known_at() if children else None
         if columns is None:
-            document: dict[str, Any] = {"_id": self.id, "payment_intent": None, "card": None}
-            reporting_amount, exchange_rate = None, None
+            document |= _OF_NO_CHARGE
             if "charges" not in self.sources:
                 missing.append("charge")
         else:
-            document = {"_id": self.id, **columns}
             document["payment_intent"] = self._intent(parents, missing)
             document["card"] = self._card(parents, missing)
-            reporting_amount, exchange_rate = _converted(columns, rates, missing)
+            document["reporting_amount"], document["exchange_rate"] = _converted(columns, rates, missing)
         document["outcome"] = self.outcome
-        for table in CHILDREN:
-            held = self.children.get(table)
-            document[table] = sorted(held.values(), key=_created_and_id) if held else []
-        document["reporting_amount"] = reporting_amount
-        document["exchange_rate"] = exchange_rate
-        document["fraud_known_at"] = self._fraud_known_at() if self.children else None
         if missing:
             document["incomplete"] = missing
             document["incomplete_since"] = self.since or now
         elif columns is None:
             document["deleted"] = True
             document["expires"] = marker_expiry(now)
-        document["_sources"] = self.sources
-        return document
+        return document if columns is None else document | columns
 
     def _intent(self, parents: Parents, missing: list[str]) -> Row | None:
-        id_ = self.intent_id
-        intent = id_ and parents.row(id_)
-        if id_ and not intent:
+        if self.intent_id is None:
+            return None
+        intent = parents.row(self.intent_id)
+        if intent is None:
             missing.append("payment_intent")
-        return intent or None
+        return intent
 
     def _card(self, parents: Parents, missing: list[str]) -> Row | None:
-        id_ = self.method_id
-        method = id_ and parents.row(id_)
-        if not method:
-            if id_:
-                missing.append("card")
+        if self.method_id is None:
             return None
-        fingerprint = method["card_fingerprint"]
-        if fingerprint is None:
-            return None
-        card = parents.row(row_id("card_fingerprints", fingerprint))
-        if card is None:
+        summary, is_complete = parents.card(self.method_id)
+        if not is_complete:
             missing.append("card")
-        return card_summary(method, card)
+        return summary
 
     def _fraud_known_at(self) -> int | None:
         known = [child["created"] for child in self.children.get("early_fraud_warnings", {}).values()]
@@ -194,20 +193,12 @@ class Charge:
         return min(known, default=None)
 
 
-def source_row_of(table: str, reference: str) -> str:
+def source_row_of(table: str, reference: str | None) -> str | None:
     """The source row that a prefixed id refers to."""
+    if reference is None:
+        return None
     digits = reference[-32:]
     return f"{table}/{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-def card_summary(method: Row, card: Row | None) -> dict[str, Any]:
-    """What a charge says of its card; nulls for what is the physical card's while that has not come."""
-    summary: dict[str, Any] = {"fingerprint": method["card_fingerprint"]}
-    for name in CARD_COLUMNS:
-        summary[name] = None if card is None else card[name]
-    for name in METHOD_COLUMNS:
-        summary[name] = method[name]
-    return summary
 
 
 def charge_id_of(change: Change) -> str | None:

@@ -37,10 +37,11 @@ def encode(document: Mapping[str, Any], change: Change) -> RawBSONDocument:
 
 
 def check_values(change: Change) -> None:
-    """`Unprojectable` for values that BSON has no place for, or that parsing has made another number."""
-    for name, value in change.row.items():
+    """`Unprojectable` for parsed JSON that BSON has no place for, or that parsing has made another number."""
+    for value in change.row.values():
         kind = value.__class__
-        if (kind is int or kind is dict or kind is list) and (fault := _fault(value)):
+        if (kind is dict or kind is list) and value and (fault := _fault(value)):
+            name = next(name for name, held in change.row.items() if held is value)
             raise Unprojectable(change, f"column {name} {fault}")
 
 

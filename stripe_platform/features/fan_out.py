@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stripe_platform.features.charges import CARD_COLUMNS, METHOD_COLUMNS
 from stripe_platform.features.exchange import MICROSECONDS_A_DAY, REPORTING_CURRENCY, Rates
-from stripe_platform.features.parents import Parents, Row, SourceRow
+from stripe_platform.features.parents import CARD_COLUMNS, METHOD_COLUMNS, Parents, Row, SourceRow
 
 Condition = Mapping[str, Any]
 

@@ -19,7 +19,7 @@ FLAG: Schema = {"bsonType": "bool"}
 DATE: Schema = {"bsonType": "date"}
 OBJECT: Schema = {"bsonType": "object"}
 OBJECT_OR_NULL: Schema = {"bsonType": ["object", "null"]}
-IS_DELETED: Schema = {"properties": {"deleted": {"enum": [True]}}, "required": ["deleted", "expires"]}
+IS_DELETED: Schema = {"required": ["deleted", "expires"], "properties": {"deleted": {"enum": [True]}, "expires": DATE}}
 
 _POSITION = {"o": INTEGER, "l": INTEGER_OR_NULL, "d": FLAG}
 
@@ -41,41 +41,31 @@ def _children(table: str, **columns: Schema) -> Schema:
     return {"bsonType": "array", "items": record({"id": prefixed_id(table), "created": INTEGER, **columns})}
 
 
-def _optional(**properties: Schema) -> dict[str, Schema]:
-    return properties
-
-
 def _charges() -> Schema:
+    # Every property costs every charge that is written, so that only those are here that something is computed from.
     always = record(
         {
             "_id": prefixed_id("charges"),
-            "payment_intent": OBJECT_OR_NULL,
-            "card": {"bsonType": ["object", "null"], "required": ["fingerprint"]},
-            "outcome": OBJECT_OR_NULL,
+            "_sources": OBJECT,
             "refunds": _children("refunds", amount=INTEGER, status=TEXT),
             "disputes": _children("disputes", amount=INTEGER, reason=TEXT),
             "early_fraud_warnings": _children("early_fraud_warnings", fraud_type=TEXT),
+            "fraud_known_at": INTEGER_OR_NULL,
+            "card": {"bsonType": ["object", "null"], "required": ["fingerprint"]},
             "reporting_amount": INTEGER_OR_NULL,
             "exchange_rate": {"bsonType": ["object", "null"], "required": ["day", "rate", "exponent"]},
-            "fraud_known_at": INTEGER_OR_NULL,
-            "_sources": OBJECT,
+            "outcome": OBJECT_OR_NULL,
         }
     )
-    always["properties"] |= _optional(
-        amount=INTEGER,
-        created=INTEGER,
-        currency=TEXT,
-        customer=TEXT_OR_NULL,
-        merchant=TEXT,
-        payment_intent_id=TEXT_OR_NULL,
-        payment_method=TEXT_OR_NULL,
-        status=TEXT,
-        incomplete={"bsonType": "array", "minItems": 1, "items": TEXT},
-        incomplete_since=DATE,
-        deleted=FLAG,
-        expires=DATE,
-    )
-    has_its_row = {"required": ["amount", "created", "currency", "customer", "merchant", "payment_method", "status"]}
+    always["properties"] |= {
+        "incomplete": {"bsonType": "array", "minItems": 1, "items": TEXT},
+        "amount": INTEGER,
+        "currency": TEXT,
+        "status": TEXT,
+        "created": INTEGER,
+        "merchant": TEXT,
+    }
+    has_its_row = {"required": ["amount", "currency", "status", "created", "merchant", "customer", "payment_method"]}
     has_no_row_yet = {
         "required": ["incomplete", "incomplete_since"],
         "properties": {"incomplete": {"bsonType": "array", "items": {"enum": ["charge"]}}},
