@@ -179,6 +179,24 @@ def sql(
 
 @app.command()
 @_plain_errors
+def search(
+    text: Annotated[str, typer.Argument(help="Words of a merchant's name, a descriptor, a description or a decline.")],
+    limit: Annotated[int, typer.Option(min=1, help="So many merchants and charges at most.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Find merchants and charges by words, for support."""
+    from stripe_platform.features.search import print_found
+    from stripe_platform.features.search import search as find
+
+    found = find(load_settings(), text, limit=limit)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=2))
+    else:
+        print_found(found, Console())
+
+
+@app.command()
+@_plain_errors
 def psql(statement: Annotated[str, typer.Argument(help="One or more statements for PostgreSQL.")]) -> None:
     """Execute statements on PostgreSQL in one transaction; rows come as CSV with a header on stdout."""
     from stripe_platform.oltp.statement import execute_statement

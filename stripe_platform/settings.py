@@ -112,6 +112,7 @@ class Settings(BaseSettings):
     connect_port: Port = 8083
     mongodb_host: str = "127.0.0.1"
     mongodb_port: Port = 27017
+    mongodb_database: str = "stripe"
     dagster_port: Port = 3000
     api_port: Port = 8000
 

@@ -1,0 +1,133 @@
+"""Amounts in the reporting currency, by the rate that was known before the payment."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from pymongo.client_session import ClientSession
+
+from stripe_platform.features.connection import Documents
+from stripe_platform.features.parents import COLLECTION, Parents, SourceRow, row_id
+
+REPORTING_CURRENCY = "eur"
+REPORTING_EXPONENT = 2
+MICROSECONDS_A_DAY = 86_400_000_000
+# exchange_rates.rate is numeric(20, 10).
+RATE_DECIMALS = 10
+LARGEST_AMOUNT = 2**63 - 1
+
+CurrencyDay = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """From minor units of a currency to those of eur on the days of one rate.
+
+    `used` is what the charge's document says of it: the day and text of the rate, the currency's exponent.
+    """
+
+    used: Mapping[str, Any]
+    numerator: int
+    denominator: int
+
+    def convert(self, amount: int) -> int | None:
+        """The amount by the rate, rounded half to even; None when it is beyond 64 bits."""
+        whole, rest = divmod(amount * self.numerator, self.denominator)
+        if 2 * rest > self.denominator or (2 * rest == self.denominator and whole % 2):
+            whole += 1
+        return whole if abs(whole) <= LARGEST_AMOUNT else None
+
+
+def conversion(rate: Mapping[str, Any], exponent: int) -> Conversion:
+    """The conversion by a row of `exchange_rates` from a currency with so many decimals."""
+    return Conversion(
+        used={"day": rate["day"], "rate": rate["rate"], "exponent": exponent},
+        numerator=int(Decimal(rate["rate"]).scaleb(RATE_DECIMALS)),
+        denominator=10 ** (RATE_DECIMALS + exponent - REPORTING_EXPONENT),
+    )
+
+
+def day_of(created: int) -> int:
+    """The UTC day, as days since 1970, of an instant in microseconds."""
+    return created // MICROSECONDS_A_DAY
+
+
+class Rates:
+    """The rates that are stored, under those that the batch changes."""
+
+    def __init__(self, session: ClientSession | None, documents: Documents, parents: Parents) -> None:
+        self._session, self._rows, self._parents = session, documents[COLLECTION], parents
+        self._changed: dict[str, dict[int, SourceRow]] = {}
+        for row in parents.changed:
+            table, *key = row.id.split("/")
+            if table == "exchange_rates":
+                self._changed.setdefault(key[1], {})[int(key[0])] = row
+        self._days: dict[str, list[int]] = {}
+        self._by_day: dict[CurrencyDay, Mapping[str, Any]] = {}
+        self._conversions: dict[CurrencyDay, Conversion | None] = {}
+
+    def load(self, wanted: Iterable[CurrencyDay]) -> None:
+        """Read what is needed for payments of these currencies on these days."""
+        first_and_last: dict[str, tuple[int, int]] = {}
+        for currency, day in wanted:
+            first, last = first_and_last.get(currency, (day, day))
+            first_and_last[currency] = min(first, day), max(last, day)
+        first_and_last.pop(REPORTING_CURRENCY, None)
+        if not first_and_last:
+            return
+        self._parents.load(row_id("currencies", currency) for currency in first_and_last)
+        for currency, (first, last) in first_and_last.items():
+            self._load(currency, first, last)
+
+    def _load(self, currency: str, first: int, last: int) -> None:
+        stored = [*self._up_to(currency, first), *self._after(currency, first, last)]
+        changed = self._changed.get(currency, {})
+        rows = {rate["day"]: rate for rate in stored if rate["day"] not in changed}
+        rows |= {day: row.row for day, row in changed.items() if row.row is not None}
+        self._days[currency] = sorted(rows)
+        self._by_day |= {(currency, day): rate for day, rate in rows.items()}
+
+    def _up_to(self, currency: str, day: int) -> list[Mapping[str, Any]]:
+        # So many that one of them is untouched by the batch, if there is one.
+        limit = 1 + len(self._changed.get(currency, ()))
+        return self._stored({"row.currency": currency, "row.day": {"$lte": day}}, limit)
+
+    def _after(self, currency: str, first: int, last: int) -> list[Mapping[str, Any]]:
+        return self._stored({"row.currency": currency, "row.day": {"$gt": first, "$lte": last}}) if last > first else []
+
+    def _stored(self, condition: Mapping[str, Any], limit: int = 0) -> list[Mapping[str, Any]]:
+        found = self._rows.find(condition, {"row": 1}, session=self._session).sort("row.day", -1).limit(limit)
+        return [document["row"] for document in found]
+
+    def conversion(self, currency: str, day: int) -> Conversion | None:
+        """For a currency and day that were loaded; None when no rate, or not the currency, has come."""
+        key = currency, day
+        if key not in self._conversions:
+            self._conversions[key] = self._find(currency, day)
+        return self._conversions[key]
+
+    def _find(self, currency: str, day: int) -> Conversion | None:
+        row = self._parents.row(row_id("currencies", currency))
+        days = self._days[currency]
+        place = bisect_right(days, day)
+        if row is None or not place:
+            return None
+        return conversion(self._by_day[currency, days[place - 1]], row["exponent"])
+
+    def changed_days(self) -> list[CurrencyDay]:
+        """The days whose rate the batch brings, changes or takes away."""
+        return [(currency, day) for currency, days in self._changed.items() for day in days]
+
+    def next_day(self, currency: str, day: int) -> int | None:
+        """The day of the stored rate that follows; charges from it on do not depend on the rate of `day`."""
+        changed = self._changed.get(currency, {})
+        found = (
+            self._rows.find({"row.currency": currency, "row.day": {"$gt": day}}, {"row.day": 1}, session=self._session)
+            .sort("row.day", 1)
+            .limit(1 + len(changed))
+        )
+        days = {document["row"]["day"] for document in found} - changed.keys()
+        days |= {other for other, row in changed.items() if other > day and row.row is not None}
+        return min(days, default=None)
