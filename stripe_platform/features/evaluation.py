@@ -69,7 +69,7 @@ def _window_sums(entity: Entity, found: Found, as_of: AsOf, payment: Payment | N
     sums = {}
     for window in summed_windows(entity):
         older, newer = window.bounds(as_of.created)
-        seen = running[newer].plus(running[older], -1)
+        seen = running[newer].minus(running[older])
         seen = seen._replace(fraud=seen.fraud - found.later_labels.get(window, 0))
         sums[window] = seen if window.delay else seen.plus(own)
     return sums
