@@ -69,10 +69,16 @@ def new_platform(new_stack: NewStack) -> NewStack:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Settings]:
-    """The one stack that the whole session shares: running, empty, migrated, its connector registered."""
+def lasting_settings() -> Iterator[NewSettings]:
+    """As `new_settings`, for what a whole session shares."""
     with _made_and_removed() as make:
-        yield _registered(_started(make()))
+        yield make
+
+
+@pytest.fixture(scope="session")
+def stack(lasting_settings: NewSettings) -> Settings:
+    """The one stack that the whole session shares: running, empty, migrated, its connector registered."""
+    return _registered(_started(lasting_settings()))
 
 
 @pytest.fixture

@@ -4,8 +4,10 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from pymongo import MongoClient
 
 from stripe_platform.features.collections import ensure_collections
 from stripe_platform.features.connection import Documents, connect
@@ -19,9 +21,9 @@ OFTEN = ("--setParameter", "ttlMonitorSleepSecs=1")
 
 
 @pytest.fixture(scope="session")
-def mongod_settings(new_settings: NewSettings) -> Iterator[Settings]:
+def mongod_settings(lasting_settings: NewSettings) -> Iterator[Settings]:
     """Settings of a home whose mongod runs; no other server does."""
-    settings = new_settings()
+    settings = lasting_settings()
     MONGODB.prepare(settings)
     command = (*MONGODB.program(settings).command, *OFTEN)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as mongod:
@@ -33,6 +35,21 @@ def mongod_settings(new_settings: NewSettings) -> Iterator[Settings]:
             yield settings
         finally:
             mongod.terminate()
+
+
+@pytest.fixture(scope="session")
+def mongodb(mongod_settings: Settings) -> Iterator[MongoClient[dict[str, Any]]]:
+    """A client of that mongod."""
+    with connect(mongod_settings) as database:
+        yield database.client
+
+
+@pytest.fixture(scope="module")
+def database(mongodb: MongoClient[dict[str, Any]]) -> Iterator[Documents]:
+    """A database of the module's own, empty."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield mongodb[name]
+    mongodb.drop_database(name)
 
 
 @pytest.fixture(scope="module")

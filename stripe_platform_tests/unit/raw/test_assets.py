@@ -7,8 +7,8 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
-from stripe_platform.cdc.report import DrainReport, TableDrained, TablesStopped
 
+from stripe_platform.cdc.report import DrainReport, TableDrained, TablesStopped
 from stripe_platform.raw import assets
 from stripe_platform.raw.assets import STOPPED_TAG, change_logs, raw_key
 from stripe_platform.raw.change_log import ChangeLog, TopicRecreated, log_folder
