@@ -125,7 +125,7 @@ def feature_reader(settings: Settings) -> Iterator[Reader]:
 
     def is_counted(customer: str) -> bool:
         vector = online.read(
-            client[settings.mongodb_database],
+            client[settings.mongodb_database],  # type: ignore[attr-defined,unused-ignore]
             card=None,
             customer=ids.prefixed("customers", customer),
             merchant=None,

@@ -4,7 +4,8 @@
 
 A company's history goes through PostgreSQL and Debezium into the topic of charges once. Then each contender reads the
 whole topic into an empty database, in turn, several times: one document per charge, acknowledged by the majority's
-journal. One clock for all: from the first document that is in the store to the last. The sink connector has the best
+journal. One clock for all: from the first document that is in the store to the last. Our charges have their indexes and
+validators throughout; the sink connector has neither, and the same indexes in a row of its own. It has the best
 of several tunings, each tried on the beginning of the topic. Prints Markdown; stops if a store does not hold what
 PostgreSQL holds. Needs about 6 GB of disk in the temporary folder for 300,000 payments.
 """
@@ -19,11 +20,10 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from hashlib import blake2b
+from datetime import UTC, datetime
 from typing import Any
 
 from pymongo import MongoClient
@@ -31,9 +31,9 @@ from pymongo.collection import Collection
 
 from benchmarks.mongodb_sink_connector import COLLECTION, TEXT, VERSION, SinkWorker, Tuning, sink_worker
 from benchmarks.spine import CATCH_UP_LIMIT, own_stack, spread
+from benchmarks.stored_charges import Fingerprint, Row, fingerprint, in_postgres, of_ours, of_sink_connector
 from stripe_platform.cdc.cut import make_cut
 from stripe_platform.local.pin import DEBEZIUM, KAFKA
-from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.simulator.history import simulate_history
 from stripe_platform.settings import Settings
 
@@ -53,8 +53,13 @@ TRIALS: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("bulk_write_ordered", (True, False)),
     ("converter", (Tuning.converter, TEXT)),
 )
-# Columns that our documents name otherwise.
-COLUMN_OF = {"merchant": "merchant_id", "customer": "customer_id", "payment_method": "payment_method_id"}
+# Fields of our documents that the sink connector names otherwise: the columns' names, the key within _id.
+FIELD_OF = {
+    "created": "_id.created",
+    "merchant": "merchant_id",
+    "customer": "customer_id",
+    "payment_method": "payment_method_id",
+}
 
 
 def our_drain(settings: Settings, tables: Sequence[str], *, features: bool) -> None:
@@ -70,7 +75,7 @@ def our_indexes() -> Iterable[tuple[list[tuple[str, Any]], dict[str, Any]]]:
     from stripe_platform.features import collections  # type: ignore[import-untyped,unused-ignore] # noqa: PLC0415
 
     for index in collections.COLLECTIONS_BY_NAME[COLLECTION].indexes:
-        yield [(COLUMN_OF.get(name, name), kind) for name, kind in index.keys], {**index.options, "name": index.name}
+        yield [(FIELD_OF.get(name, name), kind) for name, kind in index.keys], {**index.options, "name": index.name}
 
 
 # In a process of its own, so that its memory is its own.
@@ -86,14 +91,6 @@ print(json.dumps({"seconds": time.monotonic() - began, "peak_mb": peak / 1024}))
 """
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """How many charges there are, and a checksum over what both stores say of them, whatever their order."""
-
-    count: int
-    checksum: int
-
-
 @dataclass
 class Benchmark:
     """The stack, the topic's charges, and what has been measured so far by name."""
@@ -106,7 +103,7 @@ class Benchmark:
     _databases: int = 0
 
     @contextmanager
-    def empty_database(self) -> Any:
+    def empty_database(self) -> Iterator[str]:
         """The name of a database that nobody has used; dropped at the end."""
         self._databases += 1
         name = f"benchmark_{self._databases}"
@@ -135,25 +132,31 @@ class Benchmark:
         """The whole topic by our drain; with features, what charges embed is there before them."""
         with self.empty_database() as database:
             if features:
-                finish(self._drain(database, "features", *PARENTS))
-            process = self._drain(database, "features" if features else "plain", "charges")
+                with self._drain(database, "features", *PARENTS) as process:
+                    finish(process)
             target = self.client[database][COLLECTION]
-            rate = stopwatch(target, self.charges.count, lambda: check_process(process))
-            report = finish(process)
+            with self._drain(database, "features" if features else "plain", "charges") as process:
+                rate = stopwatch(target, self.charges.count, lambda: check_process(process))
+                report = finish(process)
             self._check(what, map(of_ours, target.find({})))
         self.figures[what].append(rate)
         for name, value in report.items():
             self.figures[f"{what} {name}"].append(value)
 
-    def _drain(self, database: str, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+    @contextmanager
+    def _drain(self, database: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        with subprocess.Popen(
             [sys.executable, "-c", DRAIN, *arguments],
             env={**os.environ, "MONGODB_DATABASE": database},
             stdout=subprocess.PIPE,
             text=True,
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
-    def _check(self, what: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    def _check(self, what: str, rows: Iterable[Row]) -> None:
         found = fingerprint(rows)
         if found != self.charges:
             raise SystemExit(f"{what}: the store holds {found}, PostgreSQL {self.charges}")
@@ -186,12 +189,7 @@ def fill_topic(settings: Settings, payments: int) -> Fingerprint:
     make_cut(settings, timeout=CATCH_UP_LIMIT)
     simulate_history(settings, payments, DAYS, seed=1, until=datetime.now(UTC).date())
     make_cut(settings, timeout=CATCH_UP_LIMIT)
-    query = (
-        "SELECT replace(id::text, '-', ''), (extract(epoch FROM created) * 1000000)::bigint, "
-        "replace(merchant_id::text, '-', ''), amount, amount_captured, currency, status FROM charges"
-    )
-    with connect(settings) as postgres, postgres.cursor(name="charges") as cursor:
-        return fingerprint(cursor.execute(query))
+    return in_postgres(settings)
 
 
 def best_tuning(benchmark: Benchmark, documents: int) -> tuple[Tuning, list[tuple[Tuning, float]]]:
@@ -220,8 +218,7 @@ def measure_all(benchmark: Benchmark, best: Tuning, *, peer_only: bool) -> None:
 def stopwatch(target: Documents, wanted: int, check: Callable[[], None]) -> float:
     """Documents per second from the first that is seen in the store until `wanted` are there."""
     deadline = time.monotonic() + LIMIT_S
-    first = began = 0.0
-    next_check = 0.0
+    first = began = next_check = 0.0
     while (count := target.estimated_document_count()) < wanted:
         now = time.monotonic()
         if count and not first:
@@ -248,33 +245,6 @@ def finish(process: subprocess.Popen[str]) -> dict[str, float]:
     check_process(process)
     report: dict[str, float] = json.loads(output.splitlines()[-1])
     return report
-
-
-def fingerprint(rows: Iterable[tuple[Any, ...]]) -> Fingerprint:
-    """Of rows (id, created in µs, merchant, amount, amount captured, currency, status), ids without dashes."""
-    count = total = 0
-    for row in rows:
-        count += 1
-        total += int.from_bytes(blake2b(repr(row).encode(), digest_size=8).digest(), "big")
-    return Fingerprint(count, total % 2**64)
-
-
-def of_sink_connector(document: dict[str, Any]) -> tuple[Any, ...]:
-    """The row of a document as the sink connector stores it: Debezium's values."""
-    id_, merchant = (document[name].replace("-", "") for name in ("id", "merchant_id"))
-    since_epoch = datetime.fromisoformat(document["created"]) - datetime.fromtimestamp(0, UTC)
-    return (id_, since_epoch // timedelta(microseconds=1), merchant, *shared(document))
-
-
-def of_ours(document: dict[str, Any]) -> tuple[Any, ...]:
-    """The row of one of our documents."""
-    id_, merchant = (document[name].partition("_")[2] for name in ("_id", "merchant"))
-    return (id_, document["created"], merchant, *shared(document))
-
-
-def shared(document: dict[str, Any]) -> tuple[Any, ...]:
-    """The fields that are alike in both."""
-    return tuple(document[name] for name in ("amount", "amount_captured", "currency", "status"))
 
 
 def print_report(
