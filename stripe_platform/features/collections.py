@@ -9,6 +9,8 @@ from pymongo.errors import CollectionInvalid
 
 from stripe_platform.features import schemas
 from stripe_platform.features.connection import Documents
+from stripe_platform.features.payments import PAYMENT_INDEXES, Entity
+from stripe_platform.features.tiles import TILE_INDEXES, TILE_VALIDATOR
 
 DAY_SECONDS = 24 * 60 * 60
 
@@ -49,9 +51,7 @@ def _text(weights: Mapping[str, int]) -> IndexModel:
 
 # An index costs every charge that is written: what few charges have is indexed for those alone.
 _CHARGE_INDEXES = (
-    _index("card_by_time", "card.fingerprint", "created"),
-    _index("customer_by_time", "customer", "created"),
-    _index("merchant_by_time", "merchant", "created"),
+    *PAYMENT_INDEXES,
     _index("currency_by_time", "currency", "created"),
     _index("payment_intent", "payment_intent_id"),
     _index_of_some("incomplete_payment_method", "payment_method", having="incomplete"),
@@ -91,6 +91,15 @@ COLLECTIONS: tuple[Collection, ...] = (
         "What was decided of payments, and on which features; kept 90 days.",
         schemas.FRAUD_DECISIONS,
         (_expiry("created_at", 90), _index("charge", "charge")),
+    ),
+    *(
+        Collection(
+            entity.collection,
+            f"Features of a {entity}: per UTC day, what its payments add up to in slots of ten minutes.",
+            TILE_VALIDATOR["$jsonSchema"],
+            TILE_INDEXES,
+        )
+        for entity in Entity
     ),
 )
 

@@ -1,14 +1,59 @@
-"""The store as production has it: the one place where drain, documents and projector meet."""
+"""The store as production has it: the one place where drain, documents and features meet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from stripe_platform.features import projector  # type: ignore[attr-defined]
-from stripe_platform.features.collections import ensure_collections  # type: ignore[import-untyped]
-from stripe_platform.features.connection import connect  # type: ignore[import-untyped]
-from stripe_platform.features.projection import Documents, Store
+from bson.raw_bson import RawBSONDocument
+from pymongo.client_session import ClientSession
+
+from stripe_platform.features import projector, tiles
+from stripe_platform.features.changes import Change
+from stripe_platform.features.collections import ensure_collections
+from stripe_platform.features.connection import Documents, connect
+from stripe_platform.features.payments import payment_of
+from stripe_platform.features.projection import Store
 from stripe_platform.features.transaction import writing
 from stripe_platform.settings import Settings
+
+
+class TilesOfCharges:
+    """The tiles' part in one transaction: what the charges' documents, as they were and as they are, change in them."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+        self._deltas: list[dict[tiles.TileKey, tiles.Tile]] = []
+
+    def deltas(self, before: RawBSONDocument | None, after: RawBSONDocument) -> None:
+        """Take note that a document was made (before: None) or replaced."""
+        self._deltas.append(tiles.deltas(None if before is None else payment_of(before), payment_of(after)))
+
+    def write(self, session: ClientSession) -> None:
+        """Write what was noted."""
+        tiles.write(session, self._documents, tiles.total(self._deltas))
+
+
+class FeatureProjector:
+    """Documents and, unless they are left out, the features that follow from them."""
+
+    ahead = staticmethod(projector.ahead)
+
+    def __init__(self, *, features: bool = True) -> None:
+        self._features = features
+
+    def project(
+        self, session: ClientSession, documents: Documents, changes: Sequence[Change], /
+    ) -> projector.Projected:
+        """As `projector.project`, with the tiles in the same transaction."""
+        return projector.project(session, documents, changes, self._tiles(documents))
+
+    def refresh(
+        self, session: ClientSession, documents: Documents, changes: Sequence[Change], ids: list[str], /
+    ) -> int:
+        """As `projector.refresh`, with the tiles in the same transaction."""
+        return projector.refresh(session, documents, changes, ids, self._tiles(documents))
+
+    def _tiles(self, documents: Documents) -> TilesOfCharges | None:
+        return TilesOfCharges(documents) if self._features else None
 
 
 @contextmanager
@@ -20,7 +65,7 @@ def open_documents(settings: Settings) -> Iterator[Documents]:
 
 
 @contextmanager
-def open_store(settings: Settings) -> Iterator[Store]:
-    """The store, for one writer; closed at the end."""
+def open_store(settings: Settings, *, features: bool = True) -> Iterator[Store]:
+    """The store, for one writer; closed at the end. Without `features` the tiles are not written."""
     with open_documents(settings) as documents, writing(settings, documents) as session:
-        yield Store(documents, projector, session)
+        yield Store(documents, FeatureProjector(features=features), session)
