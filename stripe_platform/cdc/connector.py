@@ -150,11 +150,13 @@ def is_streaming(settings: Settings) -> bool:
 
 def lost_position(settings: Settings, *, patience: timedelta = timedelta(seconds=5)) -> str | None:
     """Why the connector can never go on from where it stopped; None when it can, or has nothing stored."""
+    client = ConnectClient(settings.connect_url, patience)
+    # In this order: a connector that is just starting makes its slot before it stores anything.
+    has_stored = any(stored["offset"].get("lsn") for stored in client.offsets(CONNECTOR))
     slot = slot_state(settings)
     if slot is not None and slot.is_lost:
         return slot.describe()
-    client = ConnectClient(settings.connect_url, patience)
-    if slot is None and any(stored["offset"].get("lsn") for stored in client.offsets(CONNECTOR)):
+    if slot is None and has_stored:
         return f"there is no replication slot {SLOT!r} any more"
     return POSITION_GONE if _state(settings, client).failure == POSITION_GONE else None
 

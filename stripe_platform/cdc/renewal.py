@@ -10,6 +10,7 @@ from stripe_platform.cdc.connector import (
     NOT_REGISTERED,
     ConnectorNotRunning,
     connector_state,
+    is_streaming,
     register,
 )
 from stripe_platform.cdc.offsets import notices_written
@@ -34,9 +35,16 @@ def begin_anew(settings: Settings, *, limit: timedelta = BEGINS_WITHIN) -> None:
     _wait(settings, started, limit, lambda: _is_stopped(settings))
     client.delete_offsets(CONNECTOR)
     drop_slot(settings)
-    before = notices_written(settings)
+    go_on(settings, limit=limit)
+
+
+def go_on(settings: Settings, *, limit: timedelta = BEGINS_WITHIN) -> None:
+    """Have the connector stream; if it has to make its slot, it has told how it started. Errors as `begin_anew`."""
+    started = time.monotonic()
+    has_slot, before = slot_state(settings) is not None, notices_written(settings)
     register(settings)
-    _wait(settings, started, limit, lambda: has_started_since(settings, before))
+    _wait(settings, started, limit, lambda: is_streaming(settings))
+    _wait(settings, started, limit, lambda: has_slot or has_started_since(settings, before))
 
 
 def _is_stopped(settings: Settings) -> bool:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import psycopg
 
-from stripe_platform.cdc.holes import notice_new_streams
+from stripe_platform.cdc.holes import known_holes, notice_new_streams
 from stripe_platform.cdc.offsets import topic_ids
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.oltp.catalog import all_columns
@@ -46,10 +46,14 @@ INSERT INTO cdc.snapshots (signal_id, table_name, topic_id, hole)
 VALUES (%(signal_id)s, %(table)s, %(topic_id)s, (SELECT max(number) FROM cdc.holes WHERE table_name = %(table)s))
 """
 
+# The tree of a table that has no partitions is empty.
 _ESTIMATE = """
-SELECT sum(leaf.reltuples)::bigint
-FROM pg_partition_tree(%s) AS tree INNER JOIN pg_class AS leaf ON leaf.oid = tree.relid
-WHERE tree.isleaf AND leaf.reltuples >= 0
+SELECT sum(reltuples)::bigint FROM pg_class
+WHERE
+    reltuples >= 0 AND relkind = 'r'
+    AND (
+        oid = %(table)s::regclass OR oid IN (SELECT tree.relid FROM pg_partition_tree(%(table)s) AS tree)
+    )
 """
 
 
@@ -106,8 +110,13 @@ def pending_snapshots(settings: Settings) -> tuple[str, ...]:
 
 
 def request_pending(settings: Settings) -> None:
-    """Request the pending snapshots, unless some are under way; a table that cannot be taken fails the next cut."""
-    if tables := pending_snapshots(settings):
+    """Request the pending snapshots, unless some are under way.
+
+    Left out are tables that cannot be taken, which fail the next cut, and tables with a hole: stores forget first.
+    """
+    pending = pending_snapshots(settings)
+    holes = known_holes(settings) if pending else {}
+    if tables := [table for table in pending if table not in holes]:
         with suppress(PersonalColumnsNotLast):
             request(settings, tables)
 
@@ -192,5 +201,5 @@ def _record_end(settings: Settings, request: Request, table: str, **end: datetim
 def estimated_rows(settings: Settings, table: str) -> int | None:
     """PostgreSQL's estimate of the rows of the table with its partitions; None where it has none."""
     with connect(settings) as postgres:
-        ((rows,),) = postgres.execute(_ESTIMATE, [TABLES_BY_NAME[table].qualified]).fetchall()
+        ((rows,),) = postgres.execute(_ESTIMATE, {"table": TABLES_BY_NAME[table].qualified}).fetchall()
     return None if rows is None else int(rows)

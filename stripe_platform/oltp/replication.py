@@ -59,7 +59,7 @@ def published_tables(connection: psycopg.Connection) -> frozenset[str]:
         "INNER JOIN pg_publication AS publication ON publication.oid = member.prpubid "
         "INNER JOIN pg_class AS relation ON relation.oid = member.prrelid "
         "WHERE pubname = %s AND relation.relnamespace::regnamespace::text = %s "
-        "AND pubinsert AND pubupdate AND pubdelete AND pubtruncate AND pubviaroot",
+        "AND pubinsert AND pubupdate AND pubdelete AND pubtruncate",
         [PUBLICATION, SCHEMA],
     )
     return frozenset(name for (name,) in rows)
@@ -96,9 +96,10 @@ def _record_unpublished(connection: psycopg.Connection, wanted: _Published, publ
 def _has_changed_rows(connection: psycopg.Connection, table: str) -> bool:
     """Whether this transaction has, provided that no count of an earlier one was left when it began."""
     row = connection.execute(
-        "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) > 0 FROM pg_partition_tree(%s) AS tree "
-        "INNER JOIN pg_stat_xact_user_tables AS counts ON counts.relid = tree.relid",
-        [f"{SCHEMA}.{table}"],
+        # The tree of a table that has no partitions is empty.
+        "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) > 0 FROM pg_stat_xact_user_tables "
+        "WHERE relid = %(table)s::regclass OR relid IN (SELECT tree.relid FROM pg_partition_tree(%(table)s) AS tree)",
+        {"table": f"{SCHEMA}.{table}"},
     ).fetchone()
     return row == (True,)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stripe_platform.cdc.connector import PositionLost, lost_position
 from stripe_platform.cdc.offsets import beginning_offsets, last_stable_offsets, topic_ids
-from stripe_platform.cdc.renewal import begin_anew
+from stripe_platform.cdc.renewal import begin_anew, go_on
 from stripe_platform.cdc.snapshot import SNAPSHOT_LIMIT, take_snapshots
 from stripe_platform.cdc.topics import topic_for
 from stripe_platform.errors import StripePlatformError
@@ -100,6 +100,8 @@ def recover_stream(settings: Settings, tables: Sequence[str]) -> dict[str, Recov
         if tables:
             raise PositionLost(reason)
         begin_anew(settings)
+    # It may have been left stopped, with neither offsets nor slot: what is lost is seen when it starts.
+    go_on(settings)
     return recover(
         settings,
         tables or list(TABLES_BY_NAME),

@@ -1,4 +1,4 @@
--- Changes that were lost before they came to Kafka, and how far the connector's notices have been looked through for it.
+-- Changes that were lost before they came to Kafka, and how far the connector's notices have been searched for that.
 
 CREATE TABLE cdc.holes (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
