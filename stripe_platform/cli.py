@@ -216,12 +216,14 @@ def accept_schema(table: Annotated[str, typer.Argument(help="A captured table wh
 
 @app.command()
 @_plain_errors
-def recover(tables: Annotated[list[str], typer.Argument(help="Captured tables whose topics lost records.")]) -> None:
-    """Read the rows of tables again whose changes were deleted unread, or whose topics were created again."""
+def recover(
+    tables: Annotated[list[str] | None, typer.Argument(help="Captured tables; left out: the stream and all.")] = None,
+) -> None:
+    """Make up for changes that were lost: read the rows again, forget the rest; a lost stream begins anew first."""
     from stripe_platform.raw import recovery
 
-    recovered = recovery.recover_by_snapshots(load_settings(), tables)
-    messages.print(recovery.told(tables, recovered), highlight=False, soft_wrap=True)
+    recovered = recovery.recover_stream(load_settings(), tables or [])
+    messages.print(recovery.told(tables or [], recovered), highlight=False, soft_wrap=True)
 
 
 letters = typer.Typer(help="Records that could not become documents in MongoDB.", no_args_is_help=True)

@@ -71,6 +71,14 @@ class ConnectClient:
         """Read on after a pause or a stop."""
         self._call("PUT", f"/connectors/{name}/resume")
 
+    def stop(self, name: str) -> None:
+        """End the tasks, for good until `resume`; harmless when there is no such connector."""
+        self._call("PUT", f"/connectors/{name}/stop")
+
+    def delete_offsets(self, name: str) -> None:
+        """Forget how far the connector has read; only of a stopped one."""
+        self._call("DELETE", f"/connectors/{name}/offsets")
+
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
         """The decoded answer; None for 404 and for an empty body."""
         attempts = Retrying(

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from stripe_platform.cdc.connect import ConnectClient, ConnectRefused
+from stripe_platform.cdc.offsets import notices_written
 from stripe_platform.cdc.slot import SLOT, Slot, slot_state
+from stripe_platform.cdc.snapshot_notices import has_started_since
 from stripe_platform.cdc.snapshot_registry import request_pending
 from stripe_platform.cdc.topics import NOTIFICATION_TOPIC, TOPIC_PREFIX, ensure_topics
 from stripe_platform.errors import StripePlatformError
@@ -32,11 +34,24 @@ FAILED = "FAILED"
 HALTED = frozenset({"PAUSED", "STOPPED"})
 RESTARTS = 3
 # A task is RUNNING before it has opened its slot, and may fail in doing so.
-SETTLED_AFTER = timedelta(seconds=3)
+SETTLED_AFTER = timedelta(seconds=5)
+# Debezium's words for a stored offset that PostgreSQL's log has no more, amid keys of rows; and ours.
+GONE = "no longer available on the server"
+POSITION_GONE = "the log from where it stopped is gone, the slot is missing or was made anew since"
 
 
 class ConnectorRefused(StripePlatformError):
     """Connect found the configuration invalid, or PostgreSQL, which it tries, did not let it in."""
+
+
+class PositionLost(StripePlatformError):
+    """The connector can never go on from where it stopped, however often it is started."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"connector {CONNECTOR!r} cannot go on where it stopped: {reason}; changes are lost, PostgreSQL's rows are "
+            "not: `stripe-platform recover` begins anew, reads all tables again and has the stores forget the rest"
+        )
 
 
 class ConnectorNotRunning(StripePlatformError):
@@ -108,7 +123,7 @@ def register(settings: Settings, *, limit: timedelta = timedelta(seconds=90)) ->
 
     Idempotent: an equal configuration is not sent again, so that a running task goes on undisturbed. A failed
     task is restarted, a paused connector resumed. On its first start the task waits for all transactions that
-    are open. `ConnectorNotRunning` after `limit`, with the task's error.
+    are open. `ConnectorNotRunning` after `limit`, with the task's error; `PositionLost` at once.
 
     The snapshots that tables need are requested when the connector streams by then, and not waited for: that
     is for the next cut or `take_snapshots`, which also request what is not yet requested.
@@ -117,14 +132,33 @@ def register(settings: Settings, *, limit: timedelta = timedelta(seconds=90)) ->
     client = ConnectClient(settings.connect_url)
     config = connector_config()
     changed = client.config(CONNECTOR) != config
+    disturbance = _Disturbance(settings) if changed else None
     if changed:
         _put(settings, client, config)
-    state = _wait_until_running(settings, client, limit, disturbed=changed)
-    slot = slot_state(settings)
-    # What is signalled before the slot's starting point would never be read.
-    if slot and slot.is_ready and slot.is_read:
+    state = _wait_until_running(settings, client, limit, disturbance)
+    # A task of before may still stream: it does not know the tables of the new configuration.
+    if is_streaming(settings) and (disturbance is None or disturbance.has_come_through()):
         request_pending(settings)
     return state
+
+
+def is_streaming(settings: Settings) -> bool:
+    """Whether what is signalled now will be read: before the slot's starting point it never would."""
+    slot = slot_state(settings)
+    return bool(slot and slot.is_ready and slot.is_read)
+
+
+def lost_position(settings: Settings, *, patience: timedelta = timedelta(seconds=5)) -> str | None:
+    """Why the connector can never go on from where it stopped; None when it can, or has nothing stored."""
+    client = ConnectClient(settings.connect_url, patience)
+    # In this order: a connector that is just starting makes its slot before it stores anything.
+    has_stored = any(stored["offset"].get("lsn") for stored in client.offsets(CONNECTOR))
+    slot = slot_state(settings)
+    if slot is not None and slot.is_lost:
+        return slot.describe()
+    if slot is None and has_stored:
+        return f"there is no replication slot {SLOT!r} any more"
+    return POSITION_GONE if _state(settings, client).failure == POSITION_GONE else None
 
 
 def _put(settings: Settings, client: ConnectClient, config: Mapping[str, str]) -> None:
@@ -136,20 +170,21 @@ def _put(settings: Settings, client: ConnectClient, config: Mapping[str, str]) -
 
 
 def _wait_until_running(
-    settings: Settings, client: ConnectClient, limit: timedelta, *, disturbed: bool
+    settings: Settings, client: ConnectClient, limit: timedelta, disturbance: "_Disturbance | None"
 ) -> ConnectorState:
-    """`disturbed`: the task was made to start anew, so that RUNNING alone does not yet say that it does."""
-    started = disturbed_at = time.monotonic()
+    started = time.monotonic()
     restarts = 0
     while True:
         state = _state(settings, client)
-        if state.is_running and (not disturbed or _has_settled(settings, disturbed_at)):
+        if state.is_running and (disturbance is None or disturbance.is_over()):
             return state
+        if reason := lost_position(settings):
+            raise PositionLost(reason)
         waited = timedelta(seconds=time.monotonic() - started)
         if waited > limit or (state.has_failed and restarts == RESTARTS):
             raise ConnectorNotRunning(state, slot_state(settings), waited)
         if state.has_failed or state.connector in HALTED:
-            disturbed, disturbed_at = True, time.monotonic()
+            disturbance = _Disturbance(settings)
             restarts += state.has_failed
             _set_going(client, state)
         time.sleep(0.25 * 2**restarts)
@@ -162,9 +197,22 @@ def _set_going(client: ConnectClient, state: ConnectorState) -> None:
         client.resume(CONNECTOR)
 
 
-def _has_settled(settings: Settings, since: float) -> bool:
-    slot = slot_state(settings)
-    return bool(slot and slot.is_read) or time.monotonic() - since > SETTLED_AFTER.total_seconds()
+class _Disturbance:
+    """The task was made to start anew: until it tells so itself, RUNNING may be said of the one before."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._at = time.monotonic()
+        self._notices = notices_written(settings)
+
+    def has_come_through(self) -> bool:
+        """The task has started since."""
+        return has_started_since(self._settings, self._notices)
+
+    def is_over(self) -> bool:
+        """It streams, or it waits for something, as a first start does for open transactions."""
+        waited = time.monotonic() - self._at > SETTLED_AFTER.total_seconds()
+        return waited or (self.has_come_through() and is_streaming(self._settings))
 
 
 def _state(settings: Settings, client: ConnectClient) -> ConnectorState:
@@ -186,6 +234,8 @@ def failure_of(settings: Settings, trace: str) -> str:
     Of an exception that may quote a row, the first line is its class alone.
     """
     first, *others = trace.splitlines()
+    if GONE in first:
+        return POSITION_GONE
     if not first.startswith(QUOTABLE):
         name = CLASS_NAME.match(first)
         first = name[0] if name else "an error without a class"

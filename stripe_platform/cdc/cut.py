@@ -4,7 +4,7 @@ import base64
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -16,9 +16,12 @@ from stripe_platform.cdc.connector import (
     HALTED,
     NOT_REGISTERED,
     ConnectorState,
+    PositionLost,
     connector_state,
+    lost_position,
 )
-from stripe_platform.cdc.offsets import all_written_visible, message_end_offset, topic_ids
+from stripe_platform.cdc.holes import known_holes
+from stripe_platform.cdc.offsets import all_notices_visible, all_written_visible, message_end_offset, topic_ids
 from stripe_platform.cdc.slot import SLOT, slot_state
 from stripe_platform.cdc.snapshot import SnapshotNotTaken, take_snapshots
 from stripe_platform.cdc.topics import MESSAGE_TOPIC
@@ -49,13 +52,15 @@ class Cut:
     """Upper offsets, exclusive, of every partition of every captured table's topic.
 
     Every change committed before `made_at`, by PostgreSQL's clock, lies below them; one committed while the
-    cut was made may.
+    cut was made may. `holes` is {table: the id of its last hole}: a store that has not made up for it may not be read
+    up to this cut.
     """
 
     id: str
     made_at: datetime
     offsets: Offsets
     topic_ids: dict[str, str]
+    holes: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """A text that `from_json` reads back to an equal cut."""
@@ -73,6 +78,8 @@ class Cut:
                 for table, partitions in fields["offsets"].items()
             },
             topic_ids=fields["topic_ids"],
+            # Cuts of earlier versions are kept, too.
+            holes=fields.get("holes", {}),
         )
 
 
@@ -84,7 +91,7 @@ def make_cut(settings: Settings, *, timeout: timedelta = timedelta(seconds=60)) 
     The connector writes in commit order, so whatever was committed before the marker is written once the
     marker is visible; what is written by then is waited for until it is visible too. Cuts made at the same
     time do not disturb each other. `CutNotMade` after `timeout`, or at once when the connector has failed or
-    is halted.
+    is halted; `PositionLost` when it can never go on, `ChangesLost` while stores have to make up for lost changes.
     """
     cut_id = str(uuid4())
     wait = _Wait(settings, timeout)
@@ -97,7 +104,8 @@ def make_cut(settings: Settings, *, timeout: timedelta = timedelta(seconds=60)) 
         postgres.execute("SELECT pg_logical_emit_message(true, %s, %s)", (CUT_PREFIX, cut_id))
     wait.until_message_came(cut_id, start)
     tables = [table.name for table in CAPTURED_TABLES]
-    return Cut(cut_id, made_at, wait.until_all_written_is_visible(tables), topic_ids(settings, tables))
+    offsets = wait.until_all_written_is_visible(tables)
+    return Cut(cut_id, made_at, offsets, topic_ids(settings, tables), wait.until_holes_are_known())
 
 
 def _now(postgres: psycopg.Connection) -> datetime:
@@ -167,6 +175,11 @@ class _Wait:
             lambda: self._check_time("a Kafka transaction with changes from before the cut has not ended"),
         )
 
+    def until_holes_are_known(self) -> dict[str, str]:
+        """The holes below the offsets taken before: the connector tells of a start before it writes a change."""
+        all_notices_visible(self._settings, lambda: self._check_time("the connector's notices are not visible"))
+        return known_holes(self._settings)
+
     def _is_next(self, consumer: Consumer, cut_id: str) -> bool:
         with named_errors(self._settings, MESSAGE_TOPIC):
             record = consumer.poll(0.2)
@@ -180,6 +193,8 @@ class _Wait:
 
     def _look_at_state(self) -> ConnectorState:
         self._state_looked_at = time.monotonic()
+        if reason := lost_position(self._settings):
+            raise PositionLost(reason)
         state = connector_state(self._settings)
         if state.has_failed or state.connector in HALTED or state.connector == NOT_REGISTERED:
             raise CutNotMade(self._waited, state.describe())

@@ -3,13 +3,17 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from confluent_kafka import IsolationLevel, TopicCollection, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import OffsetSpec
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from stripe_platform.cdc.broker import REQUEST_LIMIT, admin, named_errors
-from stripe_platform.cdc.topics import MESSAGE_TOPIC, topic_for
+from stripe_platform.cdc.topics import MESSAGE_TOPIC, NOTIFICATION_TOPIC, topic_for
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.settings import Settings
+
+# What is said of a topic that was made a moment ago.
+NO_LEADER = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
 
 
 def last_stable_offsets(settings: Settings, tables: Iterable[str]) -> dict[str, dict[int, int]]:
@@ -57,15 +61,46 @@ def message_end_offset(settings: Settings) -> int:
     return offset
 
 
+def notice_offsets(settings: Settings) -> tuple[int, int]:
+    """Offset of the oldest notice of the connector that is kept, and the last stable one."""
+    place = TopicPartition(NOTIFICATION_TOPIC, 0)
+    begin, end = (_offsets(settings, [place], spec) for spec in (OffsetSpec.earliest(), OffsetSpec.latest()))
+    return begin[place.topic, 0], end[place.topic, 0]
+
+
+def notices_written(settings: Settings) -> int:
+    """Offset after the last notice of the connector, be its transaction open or ended."""
+    place = TopicPartition(NOTIFICATION_TOPIC, 0)
+    (offset,) = _offsets(settings, [place], OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED).values()
+    return offset
+
+
+def all_notices_visible(settings: Settings, check_time: Callable[[], None]) -> None:
+    """Wait until every notice that is written now can be read; `check_time` ends the wait by raising."""
+    written = notices_written(settings)
+    while notice_offsets(settings)[1] < written:
+        check_time()
+        time.sleep(0.05)
+
+
+def notice_topic_id(settings: Settings) -> str:
+    """The id Kafka gave the topic of the connector's notices."""
+    return _topic_ids(settings, [NOTIFICATION_TOPIC])[NOTIFICATION_TOPIC]
+
+
 def topic_ids(settings: Settings, tables: Iterable[str]) -> dict[str, str]:
     """{table: the id Kafka gave its topic}: another id means a new topic under the old name."""
     topics = {topic_for(table): table for table in tables}
+    return {topics[topic]: topic_id for topic, topic_id in _topic_ids(settings, topics).items()}
+
+
+def _topic_ids(settings: Settings, topics: Iterable[str]) -> dict[str, str]:
     limit = REQUEST_LIMIT.total_seconds()
     # Kept in a variable: a client without a reference is closed, and its answers never come.
     client = admin(settings)
-    with named_errors(settings, "a topic of a captured table"):
+    with named_errors(settings, "a topic of the platform"):
         answers = client.describe_topics(TopicCollection(list(topics)), request_timeout=limit)
-        return {topics[topic]: str(answer.result(limit).topic_id) for topic, answer in answers.items()}
+        return {topic: str(answer.result(limit).topic_id) for topic, answer in answers.items()}
 
 
 def _table_offsets(
@@ -86,6 +121,17 @@ def _table_offsets(
     return offsets
 
 
+def _has_no_leader_yet(error: BaseException) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, KafkaException) and cause.args[0].code() in NO_LEADER
+
+
+@retry(
+    retry=retry_if_exception(_has_no_leader_yet),
+    wait=wait_fixed(0.1),
+    stop=stop_after_delay(REQUEST_LIMIT.total_seconds()),
+    reraise=True,
+)
 def _offsets(
     settings: Settings,
     places: list[TopicPartition],

@@ -11,7 +11,17 @@ import psycopg
 from stripe_platform.cdc import snapshot_notices, snapshot_registry
 from stripe_platform.cdc.broker import BrokerUnavailable
 from stripe_platform.cdc.connect import ConnectClient, ConnectUnavailable
-from stripe_platform.cdc.connector import CONNECTOR, HALTED, NOT_REGISTERED, connector_config, connector_state
+from stripe_platform.cdc.connector import (
+    CONNECTOR,
+    HALTED,
+    NOT_REGISTERED,
+    PositionLost,
+    connector_config,
+    connector_state,
+    is_streaming,
+    lost_position,
+)
+from stripe_platform.cdc.holes import ChangesLost, holed, known_holes
 from stripe_platform.cdc.offsets import all_written_visible
 from stripe_platform.cdc.slot import slot_state
 from stripe_platform.cdc.snapshot_notices import Notice, Notices
@@ -100,8 +110,11 @@ def take_snapshots(
     lost records. A snapshot that is under way, be it of a process that was killed, is waited for and counts.
     Changes stream meanwhile. Returns what was taken, in the order in which it ended.
 
-    `SnapshotNotTaken` after `limit`, or at once when the connector has failed or is halted; what was taken by
-    then stays so, and the next call goes on. `NotCaptured` for a table that is not captured.
+    `ChangesLost`, unless `again`, when a table needs it for changes that never came to Kafka: the stores have to forget
+    what they know of it first, which `stripe-platform recover` sees to.
+
+    `SnapshotNotTaken` after `limit`, or at once when the connector has failed or is halted (`PositionLost`: for good);
+    what was taken by then stays so, and the next call goes on. `NotCaptured` for a table that is not captured.
     """
     if unknown := [table for table in tables or () if table not in TABLES_BY_NAME]:
         raise NotCaptured(unknown)
@@ -146,7 +159,10 @@ class _Snapshots:
             done = {taken.table for taken in self._taken} - set(pending)
             wanted = [table.name for table in CAPTURED_TABLES] if tables is None else tables
             return [table for table in wanted if table not in done]
-        return [table for table in pending if tables is None or table in tables]
+        wanted = [table for table in pending if tables is None or table in tables]
+        if lost := holed(wanted, known_holes(self._settings) if wanted else {}):
+            raise ChangesLost(lost)
+        return wanted
 
     def _patiently(self, tables: list[str], step: Callable[[], bool]) -> bool:
         """The step's answer; False while a server is away, which may come back until time is over."""
@@ -168,14 +184,16 @@ class _Snapshots:
         """What is signalled before the slot's starting point would never be read."""
         while True:
             self._look_at_state(missing)
-            slot = slot_state(self._settings)
-            if slot and slot.is_ready and slot.is_read:
+            if is_streaming(self._settings):
                 return
+            slot = slot_state(self._settings)
             self._trouble = slot.describe() if slot else "there is no replication slot yet"
             self.check_time(missing)
             time.sleep(0.2)
 
     def _look_at_state(self, tables: list[str]) -> bool:
+        if reason := lost_position(self._settings):
+            raise PositionLost(reason)
         state = connector_state(self._settings)
         if state.connector != NOT_REGISTERED:
             self._registered_at = time.monotonic()

@@ -1,13 +1,15 @@
-"""What the connector tells of its incremental snapshots: Debezium's notifications, from their topic."""
+"""What the connector tells of its starts and its incremental snapshots: Debezium's notifications, from their topic."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from stripe_platform.cdc.broker import connection, named_errors
+from stripe_platform.cdc.broker import REQUEST_LIMIT, BrokerUnavailable, connection, named_errors
+from stripe_platform.cdc.offsets import notice_offsets
 from stripe_platform.cdc.topics import NOTIFICATION_TOPIC
 from stripe_platform.oltp.tables import SCHEMA
 from stripe_platform.settings import Settings
@@ -19,6 +21,9 @@ TABLE_ENDED = "TABLE_SCAN_COMPLETED"
 STOPPED = frozenset({"ABORTED", "COMPLETED"})
 EMPTY = "EMPTY"
 TAKEN = frozenset({"SUCCEEDED", EMPTY})
+# Each start of the task is told once, before its first change: STARTED without stored offsets, SKIPPED with them.
+START_AGGREGATE = "Initial Snapshot"
+WITHOUT_OFFSETS, WITH_OFFSETS = "STARTED", "SKIPPED"
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,35 @@ def decode(value: bytes | None) -> Notice | None:
     )
 
 
-class Notices:
-    """Reads the notices from the oldest one kept; they are visible once their transaction has ended."""
+@dataclass(frozen=True)
+class Start:
+    """One start of the connector's task; `offset` is that of its notice."""
 
-    def __init__(self, settings: Settings) -> None:
+    offset: int
+    had_offsets: bool
+
+
+def decode_start(value: bytes | None, offset: int) -> Start | None:
+    """The start that a record tells of; None when it tells of something else."""
+    told = json.loads(value) if value else None
+    if told is None or told["aggregate_type"] != START_AGGREGATE:
+        return None
+    return Start(offset, told["type"] == WITH_OFFSETS) if told["type"] in (WITHOUT_OFFSETS, WITH_OFFSETS) else None
+
+
+def has_started_since(settings: Settings, offset: int) -> bool:
+    """Whether a start of the connector's task is told at or after the offset."""
+    end = notice_offsets(settings)[1]
+    if end <= offset:
+        return False
+    with Notices(settings, offset) as notices:
+        return any(True for _ in notices.starts_before(end))
+
+
+class Notices:
+    """Reads the notices from an offset, or the oldest one kept; they are visible once their transaction has ended."""
+
+    def __init__(self, settings: Settings, begin: int = 0) -> None:
         self._settings = settings
         self._consumer = Consumer(
             connection(settings)
@@ -72,7 +102,7 @@ class Notices:
                 "auto.offset.reset": "earliest",
             }
         )
-        self._consumer.assign([TopicPartition(NOTIFICATION_TOPIC, 0, 0)])
+        self._consumer.assign([TopicPartition(NOTIFICATION_TOPIC, 0, begin)])
 
     def __enter__(self) -> "Notices":
         return self
@@ -89,6 +119,21 @@ class Notices:
             if notice := decode(record.value()):
                 yield notice
             record = self._poll(0.2)
+
+    def starts_before(self, end: int) -> Iterator[Start]:
+        """The starts told below `end`, a last stable offset; `BrokerUnavailable` when it is not come to in time."""
+        deadline = time.monotonic() + REQUEST_LIMIT.total_seconds()
+        while time.monotonic() < deadline:
+            record = self._poll(0.2)
+            if record is None:
+                continue
+            offset, error = record.offset() or 0, record.error()
+            if error is None and offset < end and (start := decode_start(record.value(), offset)):
+                yield start
+            # A transaction's end takes an offset that no record has: only the partition's end tells that it is past.
+            if error is not None and error.code() == KafkaError._PARTITION_EOF and offset >= end:
+                return
+        raise BrokerUnavailable(self._settings.kafka_bootstrap, f"{NOTIFICATION_TOPIC} was not read in time")
 
     def _poll(self, wait: float) -> Message | None:
         with named_errors(self._settings, NOTIFICATION_TOPIC):

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import psycopg
 
+from stripe_platform.cdc.holes import known_holes, notice_new_streams
 from stripe_platform.cdc.offsets import topic_ids
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.oltp.catalog import all_columns
@@ -29,10 +31,29 @@ UPDATE cdc.snapshots SET completed_at = %(completed_at)s, rows = %(rows)s, failu
 WHERE signal_id = %(signal_id)s AND table_name = %(table)s AND completed_at IS NULL AND failure IS NULL
 """
 
+# A snapshot from before a hole does not hold what came of the changes that were lost.
+_TAKEN = """
+SELECT table_name, topic_id FROM cdc.snapshots AS taken
+WHERE
+    completed_at IS NOT NULL
+    AND NOT EXISTS (
+        SELECT FROM cdc.holes
+        WHERE holes.table_name = taken.table_name AND holes.number > coalesce(taken.hole, 0)
+    )
+"""
+_REQUESTED = """
+INSERT INTO cdc.snapshots (signal_id, table_name, topic_id, hole)
+VALUES (%(signal_id)s, %(table)s, %(topic_id)s, (SELECT max(number) FROM cdc.holes WHERE table_name = %(table)s))
+"""
+
+# The tree of a table that has no partitions is empty.
 _ESTIMATE = """
-SELECT sum(leaf.reltuples)::bigint
-FROM pg_partition_tree(%s) AS tree INNER JOIN pg_class AS leaf ON leaf.oid = tree.relid
-WHERE tree.isleaf AND leaf.reltuples >= 0
+SELECT sum(reltuples)::bigint FROM pg_class
+WHERE
+    reltuples >= 0 AND relkind = 'r'
+    AND (
+        oid = %(table)s::regclass OR oid IN (SELECT tree.relid FROM pg_partition_tree(%(table)s) AS tree)
+    )
 """
 
 
@@ -80,47 +101,60 @@ class SnapshotTaken:
 
 
 def pending_snapshots(settings: Settings) -> tuple[str, ...]:
-    """The captured tables that have not been taken into the topic that has their name now."""
+    """The captured tables that have not been taken, since their last hole, into the topic that has their name now."""
+    notice_new_streams(settings)
     ids = topic_ids(settings, [table.name for table in CAPTURED_TABLES])
     with connect(settings) as postgres:
-        taken = set(postgres.execute("SELECT table_name, topic_id FROM cdc.snapshots WHERE completed_at IS NOT NULL"))
+        taken = set(postgres.execute(_TAKEN))
     return tuple(table for table, topic_id in ids.items() if (table, topic_id) not in taken)
 
 
 def request_pending(settings: Settings) -> None:
-    """Request the pending snapshots, unless some are under way."""
-    if tables := pending_snapshots(settings):
-        request(settings, tables)
+    """Request the pending snapshots, unless some are under way.
+
+    Left out are tables that cannot be taken, which fail the next cut, and tables with a hole: stores forget first.
+    """
+    pending = pending_snapshots(settings)
+    holes = known_holes(settings) if pending else {}
+    if tables := [table for table in pending if table not in holes]:
+        with suppress(PersonalColumnsNotLast):
+            request(settings, tables)
 
 
 def request(settings: Settings, tables: Iterable[str]) -> Request:
     """Ask the connector to take the tables; when an earlier request is under way, return that and ask nothing.
 
     One request at a time: what the connector tells of a snapshot bears the id of the last signal it has seen.
-    Signal and record are one transaction, so that a killed process leaves both or none.
-    `PersonalColumnsNotLast` for a table that cannot be taken while changes stream.
+    Signal and record are one transaction, so that a killed process leaves both or none. A table that cannot be taken
+    while changes stream is left out, and `PersonalColumnsNotLast` when no other is asked for.
     """
     ids = topic_ids(settings, tables)
     with connect(settings) as postgres:
         postgres.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
         if under_way := _under_way(postgres):
             return under_way
-        _check_columns(postgres, ids)
-        _signal(postgres, ids)
+        _signal(postgres, _without_refused(postgres, ids))
         made = _under_way(postgres)
     if made is None:
         raise ValueError("a request needs a table")
     return made
 
 
-def _check_columns(postgres: psycopg.Connection, tables: Iterable[str]) -> None:
+def _without_refused(postgres: psycopg.Connection, ids: dict[str, str]) -> dict[str, str]:
     columns = all_columns(postgres)
-    for table in tables:
-        personal = personal_columns().get(table, frozenset())
-        names = [column.name for column in columns[table]]
-        first = min((names.index(name) for name in personal), default=len(names))
-        if misplaced := [name for name in names[first:] if name not in personal]:
-            raise PersonalColumnsNotLast(table, misplaced[0])
+    misplaced = {table: _misplaced(table, [column.name for column in columns[table]]) for table in ids}
+    fit = {table: topic_id for table, topic_id in ids.items() if not misplaced[table]}
+    for table, names in misplaced.items():
+        if not fit and names:
+            raise PersonalColumnsNotLast(table, names[0])
+    return fit
+
+
+def _misplaced(table: str, names: list[str]) -> list[str]:
+    """The table's columns that come after a personal one and are none."""
+    personal = personal_columns().get(table, frozenset())
+    first = min((names.index(name) for name in personal), default=len(names))
+    return [name for name in names[first:] if name not in personal]
 
 
 def _under_way(postgres: psycopg.Connection) -> Request | None:
@@ -138,10 +172,12 @@ def _signal(postgres: psycopg.Connection, ids: dict[str, str]) -> None:
         f"INSERT INTO {SIGNALS_SCHEMA}.{SIGNALS_TABLE} (id, type, data) VALUES (%s, 'execute-snapshot', %s)",
         [signal_id, json.dumps(wanted)],
     )
+    # A hole that is being recorded is waited for.
+    postgres.execute("LOCK TABLE cdc.holes IN SHARE MODE")
     with postgres.cursor() as cursor:
         cursor.executemany(
-            "INSERT INTO cdc.snapshots (signal_id, table_name, topic_id) VALUES (%s, %s, %s)",
-            [(signal_id, table, topic_id) for table, topic_id in ids.items()],
+            _REQUESTED,
+            [{"signal_id": signal_id, "table": table, "topic_id": topic_id} for table, topic_id in ids.items()],
         )
 
 
@@ -165,5 +201,5 @@ def _record_end(settings: Settings, request: Request, table: str, **end: datetim
 def estimated_rows(settings: Settings, table: str) -> int | None:
     """PostgreSQL's estimate of the rows of the table with its partitions; None where it has none."""
     with connect(settings) as postgres:
-        ((rows,),) = postgres.execute(_ESTIMATE, [TABLES_BY_NAME[table].qualified]).fetchall()
+        ((rows,),) = postgres.execute(_ESTIMATE, {"table": TABLES_BY_NAME[table].qualified}).fetchall()
     return None if rows is None else int(rows)

@@ -20,7 +20,7 @@ TRANSACTION_TOPIC = f"{TOPIC_PREFIX}.transaction"
 HEARTBEAT_TOPIC = f"__debezium-heartbeat.{TOPIC_PREFIX}"
 # Requests for snapshots and the bounds of their chunks; nobody reads it, but the connector cannot leave it out.
 SIGNAL_TOPIC = f"{TOPIC_PREFIX}.{SIGNALS_SCHEMA}.{SIGNALS_TABLE}"
-# How far snapshots are, and how they ended.
+# How the connector started, how far snapshots are, and how they ended.
 NOTIFICATION_TOPIC = f"{TOPIC_PREFIX}.notification"
 
 # A row with its large values, uncompressed, must fit; the connector's max.request.size is the same figure.
@@ -49,7 +49,7 @@ class Topic:
 
     name: str
     partitions: int
-    kept: timedelta
+    kept: timedelta | None  # None: for ever
 
     def to_create(self, replication: int) -> NewTopic:
         """The request that creates it with this replication factor."""
@@ -59,7 +59,7 @@ class Topic:
             replication_factor=replication,
             config={
                 "cleanup.policy": "delete",
-                "retention.ms": str(int(self.kept.total_seconds() * 1000)),
+                "retention.ms": str(int(self.kept.total_seconds() * 1000)) if self.kept else "-1",
                 "compression.type": "zstd",
                 "max.message.bytes": str(LARGEST_MESSAGE_BYTES),
                 # One replica may be down and writing goes on.
@@ -81,8 +81,8 @@ def declared_topics() -> tuple[Topic, ...]:
             Topic(name, 1, SIGNALS_ARE_KEPT)
             for name in (MESSAGE_TOPIC, TRANSACTION_TOPIC, HEARTBEAT_TOPIC, SIGNAL_TOPIC)
         ),
-        # A snapshot whose end nobody has seen while it was kept is taken once more.
-        Topic(NOTIFICATION_TOPIC, 1, CHANGES_ARE_KEPT),
+        # A start without stored offsets is told here alone, and some hundred bytes stand for a chunk of a snapshot.
+        Topic(NOTIFICATION_TOPIC, 1, None),
     )
 
 

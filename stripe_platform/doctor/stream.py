@@ -3,7 +3,15 @@
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from stripe_platform.cdc.connector import HALTED, NOT_REGISTERED, ConnectorState, connector_state
+from stripe_platform.cdc.connector import (
+    HALTED,
+    NOT_REGISTERED,
+    POSITION_GONE,
+    ConnectorState,
+    connector_state,
+    lost_position,
+)
+from stripe_platform.cdc.holes import holed, known_holes
 from stripe_platform.cdc.slot import SLOT, Slot, slot_state
 from stripe_platform.cdc.snapshot import pending_snapshots
 from stripe_platform.cdc.topics import declared_topics, partitions_found
@@ -14,6 +22,7 @@ PATIENCE = timedelta(seconds=3)
 # A tenth of what PostgreSQL keeps before it gives the slot up (`max_slot_wal_keep_size`).
 KEPT_WARNING_BYTES = 1024**3
 SEE_CONNECT = "`stripe-platform logs connect` tells why; mend the cause, then `stripe-platform up`"
+RECOVER = "changes are lost, no row of PostgreSQL is: `stripe-platform recover` reads all again and mends the stores"
 
 
 def look_at_connector(settings: Settings) -> Finding:
@@ -27,6 +36,8 @@ def judge_connector(state: ConnectorState) -> Finding:
         return ok("connector", state.describe())
     if state.connector == NOT_REGISTERED:
         return problem("connector", "not registered", "`stripe-platform up` registers it")
+    if state.failure == POSITION_GONE:
+        return problem("connector", state.describe(), RECOVER)
     if state.has_failed:
         return problem(
             "connector", state.describe(), f"mend the cause, then `stripe-platform up` restarts it; {SEE_CONNECT}"
@@ -38,20 +49,19 @@ def judge_connector(state: ConnectorState) -> Finding:
 
 def look_at_slot(settings: Settings) -> Finding:
     """The slot, as PostgreSQL sees it."""
-    return judge_slot(slot_state(settings))
+    return judge_slot(slot_state(settings), lost_position(settings, patience=PATIENCE))
 
 
-def judge_slot(slot: Slot | None) -> Finding:
-    """A slot that is not read keeps PostgreSQL's log, until it is lost."""
+def judge_slot(slot: Slot | None, lost: str | None = None) -> Finding:
+    """A slot that is not read keeps PostgreSQL's log, until it is lost; `lost` says why it cannot be read on."""
     title = "replication slot"
+    if lost:
+        return problem(title, lost, RECOVER)
     if slot is None:
         return problem(
             title, f"there is no slot {SLOT!r}", "`stripe-platform up` registers the connector, which makes it"
         )
     found = f"{slot.describe()}, {slot.kept_bytes:,} bytes of log kept for it"
-    if slot.wal_status == "lost":
-        remedy = "changes are gone from the stream: begin anew with `stripe-platform reset`, then `make up`"
-        return problem(title, found, remedy)
     if not slot.is_ready:
         return warning(title, found, "end the oldest transactions: `SELECT pid, xact_start FROM pg_stat_activity`")
     if not slot.is_read:
@@ -83,12 +93,15 @@ def judge_topics(found: Mapping[str, int | None], declared: Mapping[str, int]) -
 
 def look_at_snapshots(settings: Settings) -> Finding:
     """The tables whose rows from before their first change are not in their topics yet."""
-    return judge_snapshots(pending_snapshots(settings))
+    pending = pending_snapshots(settings)
+    return judge_snapshots(pending, holed(pending, known_holes(settings) if pending else {}))
 
 
-def judge_snapshots(pending: Sequence[str]) -> Finding:
-    """Nothing is lost, but every store downstream is short of those rows until then."""
+def judge_snapshots(pending: Sequence[str], lost: Sequence[str] = ()) -> Finding:
+    """Every store downstream is short of those rows until then; of tables that lost changes it has rows too many."""
     if not pending:
         return ok("snapshots", "every captured table is taken")
+    if lost:
+        return problem("snapshots", f"changes were lost before they came to Kafka: {', '.join(lost)}", RECOVER)
     remedy = "`stripe-platform snapshot` takes them, and so does the next build"
     return warning("snapshots", f"not taken yet: {', '.join(pending)}", remedy)

@@ -13,7 +13,7 @@ import psycopg
 
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.oltp.connection import connect
-from stripe_platform.oltp.replication import ensure_replication, refresh_replication
+from stripe_platform.oltp.replication import ensure_replication, published_tables, refresh_replication
 from stripe_platform.settings import Settings
 
 MIGRATIONS = files(__package__) / "migrations"
@@ -153,12 +153,15 @@ def _ensure_record(connection: psycopg.Connection) -> None:
 
 def _apply(connection: psycopg.Connection, migration: Migration) -> None:
     try:
+        # Else what the last migration changed would count as this one's changes.
+        connection.execute("SELECT pg_stat_force_next_flush()")
         with connection.transaction():
+            published = published_tables(connection)
             connection.execute(migration.sql.encode())
             connection.execute(
                 "INSERT INTO public.schema_migrations (name, checksum) VALUES (%s, %s)",
                 [migration.name, migration.checksum],
             )
-            refresh_replication(connection)
+            refresh_replication(connection, published)
     except psycopg.Error as error:
         raise MigrationFailed(migration.name, migration.sql, error) from error

@@ -1,6 +1,6 @@
 """What Debezium may see and do: the role `cdc`, its grants, and the publication, all derived from the catalog."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import psycopg
 from psycopg import sql
@@ -29,6 +29,7 @@ def ensure_replication(connection: psycopg.Connection, settings: Settings) -> bo
     """
     with connection.transaction():
         wanted = _published(connection, captured_columns(connection))
+        _record_unpublished(connection, wanted, published_tables(connection))
         changed = [
             _ensure_role(connection, settings),
             _ensure_grants(connection, wanted),
@@ -37,10 +38,38 @@ def ensure_replication(connection: psycopg.Connection, settings: Settings) -> bo
     return any(changed)
 
 
-def refresh_replication(connection: psycopg.Connection) -> None:
+def record_holes(connection: psycopg.Connection, tables: Iterable[str], cause: str) -> None:
+    """Record, in the caller's transaction, that changes of these tables may never have come to Kafka.
+
+    Of tables that were never taken there is nothing to lose.
+    """
+    # Numbers are given before a transaction commits: nobody else's may become visible in between.
+    connection.execute("LOCK TABLE cdc.holes IN SHARE ROW EXCLUSIVE MODE")
+    connection.execute(
+        "INSERT INTO cdc.holes (table_name, cause) "
+        "SELECT DISTINCT table_name, %s FROM cdc.snapshots WHERE table_name = ANY(%s)",
+        [cause, list(tables)],
+    )
+
+
+def published_tables(connection: psycopg.Connection) -> frozenset[str]:
+    """The tables of the payments schema whose every change is published, as this transaction sees it."""
+    rows = connection.execute(
+        "SELECT relation.relname FROM pg_publication_rel AS member "
+        "INNER JOIN pg_publication AS publication ON publication.oid = member.prpubid "
+        "INNER JOIN pg_class AS relation ON relation.oid = member.prrelid "
+        "WHERE pubname = %s AND relation.relnamespace::regnamespace::text = %s "
+        "AND pubinsert AND pubupdate AND pubdelete AND pubtruncate",
+        [PUBLICATION, SCHEMA],
+    )
+    return frozenset(name for (name,) in rows)
+
+
+def refresh_replication(connection: psycopg.Connection, published_before: frozenset[str]) -> None:
     """Bring grants and publication, where they exist, in line with the tables as they are now.
 
-    For use inside a migration's transaction; tables that a later migration makes may still be missing.
+    For use inside a migration's transaction; tables that a later migration makes may still be missing. A table that was
+    published before it may be out of the publication by now: nothing is lost unless the migration changed its rows.
     """
     exist = connection.execute(
         "SELECT FROM pg_publication CROSS JOIN pg_roles WHERE pubname = %s AND rolname = %s",
@@ -48,8 +77,31 @@ def refresh_replication(connection: psycopg.Connection) -> None:
     ).fetchone()
     if exist is not None:
         wanted = _published(connection, without_personal(all_columns(connection), personal_columns()))
+        taken_out = {name for _, name in wanted} & published_before - published_tables(connection)
+        changed = {table for table in taken_out if _has_changed_rows(connection, table)}
+        _record_unpublished(connection, wanted, published_before - changed)
         _ensure_grants(connection, wanted)
         _ensure_publication(connection, wanted)
+
+
+def _record_unpublished(connection: psycopg.Connection, wanted: _Published, published: frozenset[str]) -> None:
+    """Record holes of the tables that are to be published and were not all the time."""
+    # Not yet there while earlier migrations are applied.
+    has_holes = connection.execute("SELECT to_regclass('cdc.holes')").fetchone() != (None,)
+    missing = {name for schema, name in wanted if schema == SCHEMA} - published
+    if has_holes and missing:
+        record_holes(connection, missing, "it was out of the publication")
+
+
+def _has_changed_rows(connection: psycopg.Connection, table: str) -> bool:
+    """Whether this transaction has, provided that no count of an earlier one was left when it began."""
+    row = connection.execute(
+        # The tree of a table that has no partitions is empty.
+        "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) > 0 FROM pg_stat_xact_user_tables "
+        "WHERE relid = %(table)s::regclass OR relid IN (SELECT tree.relid FROM pg_partition_tree(%(table)s) AS tree)",
+        {"table": f"{SCHEMA}.{table}"},
+    ).fetchone()
+    return row == (True,)
 
 
 def _published(connection: psycopg.Connection, columns: Mapping[str, tuple[Column, ...]]) -> _Published:

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -207,6 +209,26 @@ class ChangeLog:
         found = {place: self._delta.transaction_version(self._mark(place)) for place in self._read_at}
         return {place: offset for place, offset in found.items() if offset is not None}
 
+    def has_made_up_for(self, hole: str) -> bool:
+        """Whether all that was known before this hole (`stripe_platform/cdc/holes.py`) is forgotten or read again."""
+        return self._delta.transaction_version(self._hole(hole)) is not None
+
+    def operations_at(self, offsets: Mapping[int, int]) -> dict[int, str]:
+        """{partition: operation of the change that is stored at its offset}, where there is one."""
+        places = [
+            (pc.field("_partition") == partition) & (pc.field("_offset") == offset)
+            for partition, offset in offsets.items()
+        ]
+        if not places:
+            return {}
+        dataset = self._delta.to_pyarrow_dataset()
+        found = dataset.to_table(["_partition", "_op"], filter=reduce(or_, places)).to_pylist()
+        return {change["_partition"]: change["_op"] for change in found}
+
+    def record_made_up_for(self, hole: str, whole_from: Mapping[int, int]) -> None:
+        """What is known from the last gap marks up to `whole_from` makes up for the hole. `LostRace` as `append`."""
+        self.append(self._no_changes(), {}, whole_from, hole)
+
     def record_gaps(self, begins: Mapping[int, int], whole_from: Mapping[int, int]) -> None:
         """Go on at `begins`, in one commit: what the log knows of these partitions below counts no more.
 
@@ -217,15 +239,22 @@ class ChangeLog:
             {"_op": GAP, "_partition": partition, "_offset": begin - 1, "_snapshot": False, "_unchanged": []}
             for partition, begin in begins.items()
         ]
-        changes = pa.Table.from_pylist(marks, schema=pa.schema([*self.columns, *CHANGE_FIELDS, LOG_FIELDS[1]]))
+        changes = pa.Table.from_pylist(marks, schema=self._no_changes().schema)
         self.append(changes, {**self._read_at, **begins}, whole_from)
 
     def refuse_cuts_below(self, whole_from: Mapping[int, int]) -> None:
         """Have `whole_from` say so of these partitions. `LostRace` as `append`."""
-        self.append(pa.table({}), self._read_at, whole_from)
+        self.append(self._no_changes(), {}, whole_from)
+
+    def _no_changes(self) -> pa.Table:
+        return pa.schema([*self.columns, *CHANGE_FIELDS, LOG_FIELDS[1]]).empty_table()
 
     def append(
-        self, changes: pa.Table, next_offsets: Mapping[int, int], whole_from: Mapping[int, int] | None = None
+        self,
+        changes: pa.Table,
+        next_offsets: Mapping[int, int],
+        whole_from: Mapping[int, int] | None = None,
+        made_up_for: str | None = None,
     ) -> None:
         """Write versioned changes and the offsets after them in one commit; without changes only the offsets.
 
@@ -233,11 +262,14 @@ class ChangeLog:
         """
         if self._offsets() != self._read_at:
             raise LostRace(self.table)
+        # Written again where a mark stands on them: another writer must not have moved them.
+        kept = {place: self._read_at[place] for place in whole_from or {}}
         moved = {place: offset for place, offset in next_offsets.items() if offset != self._read_at[place]}
         commit = CommitProperties(
             app_transactions=[
-                *(Transaction(self._application(place), offset) for place, offset in moved.items()),
+                *(Transaction(self._application(place), offset) for place, offset in (kept | moved).items()),
                 *(Transaction(self._mark(place), offset) for place, offset in (whole_from or {}).items()),
+                *([Transaction(self._hole(made_up_for), 1)] if made_up_for else []),
             ]
         )
         try:
@@ -268,6 +300,9 @@ class ChangeLog:
 
     def _application(self, partition: int) -> str:
         return f"{self.topic_id}/{partition}"
+
+    def _hole(self, hole: str) -> str:
+        return f"{self.topic_id}/hole/{hole}"
 
     def _mark(self, partition: int) -> str:
         return f"{self._application(partition)}/whole_from"

@@ -1,27 +1,28 @@
-"""The way back for a log whose topic lost records before they were read, or was created again.
+"""The way back for logs that changes are missing from: before Kafka, or deleted there unread, or with a topic.
 
 What was lost cannot be read any more, but PostgreSQL still has what came of it: an incremental snapshot writes every
 living row into the topic, and a gap mark in the log says that nothing known before it counts.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
+from stripe_platform.cdc.connector import PositionLost, lost_position
 from stripe_platform.cdc.offsets import beginning_offsets, last_stable_offsets, topic_ids
 from stripe_platform.cdc.reader import OffsetsOutOfRange
-from stripe_platform.cdc.snapshot import SNAPSHOT_LIMIT, SnapshotTaken, take_snapshots
+from stripe_platform.cdc.renewal import begin_anew, go_on
+from stripe_platform.cdc.snapshot import SNAPSHOT_LIMIT, take_snapshots
 from stripe_platform.cdc.topics import topic_for
 from stripe_platform.errors import StripePlatformError
-from stripe_platform.oltp.connection import connect
+from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.raw.change_log import ChangeLog, next_offsets, retry_lost_race, set_aside
 from stripe_platform.raw.definition import require_captured, table_definition
 from stripe_platform.raw.drain import SINK, drain_up_to
+from stripe_platform.raw.mending import TakeSnapshots, mend, open_holes, postgres_clock
 from stripe_platform.settings import Settings
 
-# Has every living row of the tables written into their topics; returns when the last of them is visible there.
-TakeSnapshots = Callable[[Sequence[str]], Iterable[SnapshotTaken]]
 Offsets = dict[str, dict[int, int]]
 
 ATTEMPTS = 3
@@ -42,17 +43,20 @@ class RowsLostAgain(StripePlatformError):
 class Recovered:
     """What was lost of one table: {partition: (first lost offset, first kept)}, or all of an earlier topic.
 
-    `set_aside` is where the log of the earlier topic lies now.
+    `set_aside` is where the log of the earlier topic lies now. `before_kafka`: changes that never came to Kafka.
     """
 
     gaps: dict[int, tuple[int, int]]
     set_aside: Path | None
+    before_kafka: bool = False
 
     def describe(self) -> str:
         """One line for a person."""
         lost = [f"[{first}, {kept}) of partition {partition}" for partition, (first, kept) in self.gaps.items()]
         if self.set_aside:
             lost.append(f"an earlier topic, whose log is now {self.set_aside}")
+        if self.before_kafka:
+            lost.append("changes before they came to Kafka")
         return f"lost {', '.join(lost)}; all rows were read again" if lost else "was recovered by another process"
 
 
@@ -73,31 +77,43 @@ def recover(
     """
     names = list(tables)
     require_captured(names)
-    lost = [table for table in names if _has_lost(settings, table)]
-    if not lost:
-        return {}
-    begins = _read_again(settings, lost, take_snapshots)
-    whole = last_stable_offsets(settings, lost)
-    recovered = {table: _go_on(settings, table, begins[table], whole[table]) for table in lost}
-    drain_up_to(settings, lost, whole, limit=limit)
+    recovered: dict[str, Recovered] = {}
+    if lost := [table for table in names if _has_lost(settings, table)]:
+        begins = _read_again(settings, lost, take_snapshots)
+        whole = last_stable_offsets(settings, lost)
+        recovered = {table: _go_on(settings, table, begins[table], whole[table]) for table in lost}
+        drain_up_to(settings, lost, whole, limit=limit)
+    if holes := open_holes(settings, names):
+        mend(settings, holes, take_snapshots=take_snapshots, limit=limit)
+        recovered |= {table: replace(recovered.get(table, Recovered({}, None)), before_kafka=True) for table in holes}
     return recovered
 
 
-def recover_by_snapshots(settings: Settings, tables: Sequence[str]) -> dict[str, Recovered]:
-    """`recover` with Debezium's incremental snapshots; its errors and those of `take_snapshots`."""
+def recover_stream(settings: Settings, tables: Sequence[str]) -> dict[str, Recovered]:
+    """`recover` of the tables, or of all when none is named, by Debezium's incremental snapshots.
+
+    A connector that can never go on begins anew first, and `PositionLost` when tables are named: it concerns them all.
+    Errors of `begin_anew`, of `recover` and of `take_snapshots`.
+    """
+    require_captured(tables)
+    if reason := lost_position(settings):
+        if tables:
+            raise PositionLost(reason)
+        begin_anew(settings)
+    # It may have been left stopped, with neither offsets nor slot: what is lost is seen when it starts.
+    go_on(settings)
     return recover(
         settings,
-        tables,
+        tables or list(TABLES_BY_NAME),
         take_snapshots=lambda names: take_snapshots(settings, names, again=True, limit=SNAPSHOT_LIMIT),
     )
 
 
 def told(tables: Iterable[str], recovered: Mapping[str, Recovered]) -> str:
-    """What was lost and made up for, in lines for a person."""
-    return "\n".join(
-        f"{table}: {recovered[table].describe()}" if table in recovered else f"{table}: has lost nothing"
-        for table in tables
-    )
+    """What was lost and made up for, in lines for a person; of all tables when none was named."""
+    lines = dict.fromkeys(tables, "has lost nothing")
+    lines |= {table: each.describe() for table, each in recovered.items()}
+    return "\n".join(f"{table}: {line}" for table, line in lines.items()) or "no table has lost anything"
 
 
 def _read_again(settings: Settings, tables: list[str], take_snapshots: TakeSnapshots) -> Offsets:
@@ -105,7 +121,8 @@ def _read_again(settings: Settings, tables: list[str], take_snapshots: TakeSnaps
     begins: Offsets = {}
     for _ in range(ATTEMPTS):
         missing = [table for table in tables if table not in begins]
-        asked_at, ends = _postgres_clock(settings), last_stable_offsets(settings, missing)
+        # In this order: what is requested after the time is written behind the ends.
+        ends, asked_at = last_stable_offsets(settings, missing), postgres_clock(settings)
         # One that was under way may have written rows that are deleted by now.
         taken = {snapshot.table for snapshot in take_snapshots(missing) if snapshot.requested_at >= asked_at}
         now = beginning_offsets(settings, missing)
@@ -117,13 +134,6 @@ def _read_again(settings: Settings, tables: list[str], take_snapshots: TakeSnaps
         if len(begins) == len(tables):
             return begins
     raise RowsLostAgain(table for table in tables if table not in begins)
-
-
-def _postgres_clock(settings: Settings) -> datetime:
-    with connect(settings) as postgres:
-        now: datetime
-        ((now,),) = postgres.execute("SELECT clock_timestamp()").fetchall()
-    return now
 
 
 def _has_lost(settings: Settings, table: str) -> bool:

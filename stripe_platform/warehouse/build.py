@@ -20,9 +20,11 @@ from filelock import FileLock, Timeout
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from stripe_platform.cdc.cut import Cut
+from stripe_platform.cdc.holes import ChangesLost
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.local.disk import check_free_space
 from stripe_platform.oltp.tables import TABLES_BY_NAME
+from stripe_platform.raw.mending import not_made_up_for
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.change_log_views import RawTable, create_views, read_raw
 from stripe_platform.warehouse.published import published_connection, published_path
@@ -118,10 +120,13 @@ def prepare_build(settings: Settings, cut: Cut) -> Cut:
     Returns that cut: the given one, or the one that the build holds already when a run beside this one has built
     further meanwhile. The caller holds `builder`. From here on the build is untested. What staging knows of a table
     whose topic is another one now is forgotten, so that dbt builds it from the whole log. Fails, and leaves the build
-    as it was, when raw does not reach the cut (`RawIsBehind`), was read again beyond it (`CutInGap`) or is of another
-    topic (`TopicWasRecreated`), and on a full disk (`NotEnoughDisk`).
+    as it was, when raw does not reach the cut (`RawIsBehind`), was read again beyond it (`CutInGap`), is of another
+    topic (`TopicWasRecreated`) or has not made up for changes that were lost before Kafka (`ChangesLost`), and on a
+    full disk (`NotEnoughDisk`).
     """
     check_free_space(settings)
+    if holes := not_made_up_for(settings, cut.holes):
+        raise ChangesLost(holes)
     tables = {name: read_raw(settings, name) for name in TABLES_BY_NAME}
     with _build_connection(settings) as connection:
         _require_same_topics(cut, tables)

@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import psycopg
 import pytest
@@ -79,7 +80,9 @@ def _begin(settings: Settings, merchant: object, number: int) -> psycopg.Connect
 
 def _assert_staging_is_postgres(settings: Settings, staged: Stage) -> None:
     query = staged(settings)
-    found = query("select merchant_id, business_name, mcc, charges_enabled, metadata from staging.stg_merchants")
+    found: list[Any] = query(
+        "select merchant_id, business_name, mcc, charges_enabled, metadata from staging.stg_merchants"
+    )
     with connect(settings) as postgres:
         rows = postgres.execute(f"SELECT {COMPARED} FROM merchants".encode()).fetchall()
     assert {key: (*row, json.loads(metadata)) for key, *row, metadata in found} == {

@@ -184,7 +184,7 @@ def test_a_dispute_that_was_imported_without_its_withdrawal_has_it_after_the_mig
 ) -> None:
     settings = new_database()
     (tmp_path / "migrations").mkdir()
-    migrate_to_before("0017", settings, tmp_path / "migrations")
+    migrate_to_before("0016", settings, tmp_path / "migrations")
     import_payments(settings, csv(tmp_path, FIRST, SECOND))
     links = "SELECT to_jsonb(link) - 'updated' FROM payments.dispute_balance_transactions AS link"
     linked = select(settings, links)

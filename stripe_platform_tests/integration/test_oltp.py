@@ -545,6 +545,54 @@ def test_a_new_column_and_a_dropped_one_reach_publication_and_grants_with_their_
         assert granted(connection)["charges"] == set(columns)
 
 
+OUT = f"ALTER PUBLICATION {PUBLICATION} DROP TABLE payments.merchants; "
+RETYPED = "ALTER TABLE payments.merchants ALTER COLUMN business_name TYPE varchar(400);"
+CHANGED = "UPDATE payments.merchants SET business_name = 'lost';"
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "migration", "holes"),
+    [
+        ("", OUT + RETYPED, []),
+        ("", OUT + CHANGED, ["merchants"]),
+        ("", CHANGED + OUT, ["merchants"]),
+        ("", CHANGED, []),
+        (OUT, "", ["merchants"]),
+        (OUT, RETYPED, ["merchants"]),
+        (f"ALTER PUBLICATION {PUBLICATION} SET (publish = 'insert, update')", "", ["customers", "merchants"]),
+        (f"DROP PUBLICATION {PUBLICATION}", "", ["customers", "merchants"]),
+    ],
+)
+def test_a_table_taken_before_whose_changes_may_have_been_left_out_has_a_hole_when_it_is_published_again(
+    new_database: NewDatabase, migrations: Path, by_hand: str, migration: str, holes: list[str]
+) -> None:
+    settings = new_database()
+    migrate(settings)
+    with connect(settings, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO payments.merchants (business_name, mcc, country, default_currency) "
+            "VALUES ('one', '5411', 'DE', 'eur')"
+        )
+        connection.execute("INSERT INTO cdc.signals VALUES ('a', 'execute-snapshot', '{}')")
+        for table in ("customers", "merchants"):
+            connection.execute(
+                "INSERT INTO cdc.snapshots (signal_id, table_name, topic_id) VALUES ('a', %s, 't')", [table]
+            )
+        if by_hand:
+            connection.execute(by_hand.encode())
+    if not by_hand:
+        # Whose changes must not be taken for the next one's.
+        write_migration(migrations, "0097_changes.sql", CHANGED)
+    if migration:
+        write_migration(migrations, "0098_migration.sql", migration)
+    migrate(settings, migrations)
+    with connect(settings) as connection:
+        found = connection.execute("SELECT table_name FROM cdc.holes ORDER BY table_name").fetchall()
+        assert set(published(connection)) == {table.name for table in CAPTURED_TABLES}
+    assert [table for (table,) in found] == holes
+    assert not migrate(settings, migrations).replication_changed
+
+
 def granted(connection: Connection) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for table, column in connection.execute(

@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from stripe_platform.cdc.connector import (
     CONFIG_FILE,
+    POSITION_GONE,
     ConnectorState,
     connector_config,
     failure_of,
@@ -75,6 +76,13 @@ def test_settings_that_would_lose_data_silently_by_default_are_set() -> None:
     assert int(config["heartbeat.interval.ms"]) > 0
     assert int(config["max.queue.size.in.bytes"]) > 0
     assert config["decimal.handling.mode"] == "string"
+    # With `no_data` a start without stored offsets looks like any other.
+    assert config["snapshot.mode"] == "initial"
+
+
+def test_no_table_is_read_by_debezium_s_initial_snapshot() -> None:
+    pattern = connector_config()["snapshot.include.collection.list"]
+    assert not any(re.fullmatch(pattern, table.qualified) for table in CAPTURED_TABLES)
 
 
 def test_a_connector_without_a_task_does_not_run() -> None:
@@ -103,6 +111,15 @@ def test_a_failure_is_named_by_its_first_line_and_its_root_cause_without_secrets
     assert "hunter2" not in failure
     assert "row value" not in failure
     assert "\n" not in failure
+
+
+def test_a_position_that_the_log_has_no_more_is_told_in_our_words_for_debezium_quotes_keys() -> None:
+    trace = (
+        "io.debezium.DebeziumException: The connector is trying to read change stream starting at PostgresOffset "
+        "[lastEventKeySent=[a key]], but this is no longer available on the server. Reconfigure the connector\n"
+        "\tat io.debezium.X.y(X.java:1)\n"
+    )
+    assert failure_of(Settings(_env_file=None), trace) == POSITION_GONE
 
 
 @pytest.mark.parametrize(

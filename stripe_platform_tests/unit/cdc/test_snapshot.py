@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stripe_platform.cdc.snapshot import SnapshotProgress
-from stripe_platform.cdc.snapshot_notices import Notice, decode
+from stripe_platform.cdc.snapshot_notices import Notice, Start, decode, decode_start
 from stripe_platform.cdc.snapshot_report import PARTS, described, sparingly
 
 
@@ -38,6 +38,15 @@ def test_an_empty_table_has_no_rows_whatever_was_counted_before() -> None:
 def test_notifications_of_other_things_are_none() -> None:
     assert decode(notification("SKIPPED", aggregate="Initial Snapshot")) is None
     assert decode(None) is None
+
+
+def test_a_start_tells_whether_there_were_stored_offsets_and_what_follows_it_is_none() -> None:
+    aggregate = "Initial Snapshot"
+    assert decode_start(notification("STARTED", aggregate), 7) == Start(7, had_offsets=False)
+    assert decode_start(notification("SKIPPED", aggregate), 8) == Start(8, had_offsets=True)
+    assert decode_start(notification("COMPLETED", aggregate), 9) is None
+    assert decode_start(notification("STARTED"), 10) is None
+    assert decode_start(None, 11) is None
 
 
 @given(rows=st.integers(1, 10**7), chunk=st.integers(1, 10_000), estimate=st.none() | st.integers(0, 10**7))

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from stripe_platform.cdc.connector import FAILED, NOT_REGISTERED, RUNNING, ConnectorState
+from stripe_platform.cdc.connector import FAILED, NOT_REGISTERED, POSITION_GONE, RUNNING, ConnectorState
 from stripe_platform.cdc.slot import Slot
 from stripe_platform.doctor.finding import State
 from stripe_platform.doctor.stream import KEPT_WARNING_BYTES, judge_connector, judge_slot, judge_snapshots, judge_topics
@@ -43,16 +43,20 @@ READ = Slot(is_ready=True, is_read=True, wal_status="reserved", kept_bytes=10, u
         (replace(READ, wal_status="unreserved"), WARNING),
         (replace(READ, kept_bytes=KEPT_WARNING_BYTES), OK),
         (replace(READ, kept_bytes=KEPT_WARNING_BYTES + 1), WARNING),
-        (replace(READ, wal_status="lost", is_read=False), PROBLEM),
     ],
-    ids=["read", "none", "unread", "waits", "unreserved", "at limit", "much kept", "lost"],
+    ids=["read", "none", "unread", "waits", "unreserved", "at limit", "much kept"],
 )
 def test_a_slot_is_read_and_keeps_little(slot: Slot | None, state: State) -> None:
     assert judge_slot(slot).state is state
 
 
-def test_a_lost_slot_is_not_mended_by_starting_the_connector() -> None:
-    assert "stripe-platform reset" in (judge_slot(replace(READ, wal_status="lost", is_read=False)).remedy or "")
+@pytest.mark.parametrize("slot", [None, replace(READ, is_read=False)], ids=["none", "made again"])
+def test_a_connector_that_cannot_read_on_is_recovered_from_and_no_data_are_removed_for_it(slot: Slot | None) -> None:
+    finding = judge_slot(slot, "there is no replication slot any more")
+    assert (finding.state, finding.found) == (PROBLEM, "there is no replication slot any more")
+    assert "`stripe-platform recover`" in (finding.remedy or "")
+    gone = judge_connector(ConnectorState("payments", RUNNING, (FAILED,), POSITION_GONE))
+    assert (gone.state, gone.remedy) == (PROBLEM, finding.remedy)
 
 
 @pytest.mark.parametrize(
@@ -73,3 +77,9 @@ def test_a_table_that_is_not_taken_is_named() -> None:
     assert judge_snapshots(()).state is OK
     finding = judge_snapshots(("charges", "refunds"))
     assert (finding.state, "charges, refunds" in finding.found) == (WARNING, True)
+
+
+def test_of_tables_that_are_not_taken_those_that_lost_changes_come_first() -> None:
+    finding = judge_snapshots(("charges", "refunds"), ("refunds",))
+    assert (finding.state, "refunds" in finding.found, "charges" in finding.found) == (PROBLEM, True, False)
+    assert "`stripe-platform recover`" in (finding.remedy or "")

@@ -145,6 +145,29 @@ def test_a_writer_that_saw_another_partition_move_knows_it_before_its_next_batch
     assert offsets_stored_twice(settings, TABLE) == 0
 
 
+def test_a_gap_mark_below_offsets_that_another_writer_moves_meanwhile_is_refused(settings: Settings) -> None:
+    open_log(settings).append(changes(range(2)), {0: 3})
+    marking, drain = open_log(settings), open_log(settings)
+    drain.append(changes(range(3, 5)), {0: 6})
+    with pytest.raises(LostRace):
+        marking.record_gaps({0: 3}, {0: 4})
+    assert existing(settings).operations_at({0: 2, 1: 2}) == {}
+    open_log(settings).record_gaps({0: 6}, {0: 7})
+    assert existing(settings).operations_at({0: 5, 1: 5}) == {0: "g"}
+    assert existing(settings).next_offsets[0] == 6
+
+
+def test_a_log_knows_the_holes_that_it_has_made_up_for_and_no_others(settings: Settings) -> None:
+    log = open_log(settings)
+    log.append(changes(range(2)), {0: 3})
+    log.record_gaps({0: 3}, {0: 4})
+    log.record_made_up_for("one", {0: 9})
+    maintain(settings, TABLE)
+    again = existing(settings)
+    assert (again.has_made_up_for("one"), again.has_made_up_for("other")) == (True, False)
+    assert (again.whole_from, again.next_offsets[0]) == ({0: 9}, 3)
+
+
 def test_compaction_beside_an_append_harms_neither(settings: Settings) -> None:
     log = open_log(settings)
     for offset in range(1, 5):

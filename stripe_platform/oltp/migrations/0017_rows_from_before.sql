@@ -3,16 +3,23 @@
 -- The withdrawals of imported disputes, which the import has not linked so far.
 INSERT INTO payments.dispute_balance_transactions
 (dispute_id, kind, balance_transaction_id, balance_transaction_created, created)
-SELECT dispute.id, 'withdrawn', movement.id, movement.created, movement.created
+SELECT
+    dispute.id AS dispute_id,
+    'withdrawn' AS kind,
+    movement.id AS balance_transaction_id,
+    movement.created AS balance_transaction_created,
+    movement.created
 FROM payments.disputes AS dispute
 INNER JOIN payments.imported_payments AS imported
-    ON imported.charge_id = dispute.charge_id AND imported.charge_created = dispute.charge_created
+    ON dispute.charge_id = imported.charge_id AND dispute.charge_created = imported.charge_created
 INNER JOIN payments.balance_transactions AS movement
-    ON movement.source_type = 'dispute' AND movement.source_id = dispute.id
-    AND movement.reporting_category = 'dispute'
+    ON
+        dispute.id = movement.source_id
+        AND movement.source_type = 'dispute'
+        AND movement.reporting_category = 'dispute'
 ON CONFLICT (dispute_id, kind) DO NOTHING;
 
--- The constraints of 0017 hold for all rows: each table is read once.
+-- The constraints of 0016 hold for all rows: each table is read once.
 DO $$
 DECLARE
     described record;

@@ -1,5 +1,5 @@
 -- Every text has a bound, and rules that real payments break, or that let wrong ones pass, are put right. Nothing here
--- reads a table: a constraint that is not validated holds for every row written from now on, and 0018 reads the others.
+-- reads a table: a constraint that is not validated holds for every row written from now on, and 0017 reads the others.
 
 -- A change record above the broker's 10 MB stops the connector, and with it the change stream of every table: a row is
 -- small by its schema. Lists of allowed words are bounds already. Descriptions as at Stripe 5,000 characters, e-mail
