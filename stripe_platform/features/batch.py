@@ -23,7 +23,7 @@ _CHUNK = 2_000
 class TileWriter(Protocol):
     """Keeps features in step with the charges' documents, in the same transaction."""
 
-    def deltas(self, before: RawBSONDocument | None, after: RawBSONDocument) -> None:
+    def deltas(self, before: RawBSONDocument | None, after: Mapping[str, Any]) -> None:
         """Take note that a document was made (before: None) or replaced."""
 
     def write(self, session: ClientSession) -> None:
@@ -36,7 +36,7 @@ class ChargeBatch:
     def __init__(self, session: ClientSession, documents: Documents, parents: Parents, now: datetime) -> None:
         self._session, self._documents, self._parents, self._now = session, documents, parents, now
         self.rates = Rates(session, documents, parents)
-        self._before: dict[str, RawBSONDocument | None] = {}
+        self._composed: set[str] = set()
         self._writes: list[Write] = []
         self.stale = 0
 
@@ -55,7 +55,7 @@ class ChargeBatch:
         """Compose anew the stored charges that the condition finds and the batch has not touched."""
         chunk: list[Charge] = []
         for found in self._find(condition):
-            if found["_id"] in self._before:
+            if found["_id"] in self._composed:
                 continue
             chunk.append(Charge(found["_id"], found))
             if len(chunk) == _CHUNK:
@@ -65,12 +65,12 @@ class ChargeBatch:
 
     def write(self, features: TileWriter | None) -> int:
         """Write what differs from what is stored; how many documents that were."""
-        write_all(self._session, self._documents, COLLECTION, self._writes)
+        written = write_all(self._session, self._documents, COLLECTION, self._writes)
         if features is not None:
-            for write in self._writes:
-                features.deltas(self._before[write.id], write.document)
+            for write in written:
+                features.deltas(write.before, write.document)
             features.write(self._session)
-        return len(self._writes)
+        return len(written)
 
     def _find(self, condition: Mapping[str, Any]) -> Iterator[RawBSONDocument]:
         return find_raw(self._session, self._documents, COLLECTION, condition)
@@ -111,9 +111,11 @@ class ChargeBatch:
     def _compose(self, charges: Sequence[Charge]) -> None:
         self._load_parents(charges)
         for charge in charges:
-            write = charge.write(self._parents, self.rates, self._now, charge.last or self._cause(charge))
-            self._before[charge.id] = charge.before
-            if charge.before is None or write.document.raw != charge.before.raw:
+            self._composed.add(charge.id)
+            document = charge.compose(self._parents, self.rates, self._now)
+            write = Write(charge.before, document, charge.last or self._cause(charge))
+            # What was changed by none of its own rows may well be what it was.
+            if charge.last is not None or write.update():
                 self._writes.append(write)
 
     def _load_parents(self, charges: Sequence[Charge]) -> None:

@@ -6,13 +6,13 @@ from typing import Any
 from bson.raw_bson import RawBSONDocument
 
 from stripe_platform.features.changes import Change
-from stripe_platform.features.encoding import check_values, encode
+from stripe_platform.features.encoding import check_values
 from stripe_platform.features.exchange import REPORTING_CURRENCY, Rates, day_of
 from stripe_platform.features.ids import prefixed, with_references
 from stripe_platform.features.parents import Parents, Row
 from stripe_platform.features.positions import advanced, is_stale
 from stripe_platform.features.unchanged import with_unchanged
-from stripe_platform.features.writing import Write, marker_expiry
+from stripe_platform.features.writing import marker_expiry
 
 COLLECTION = "charges"
 
@@ -134,11 +134,6 @@ class Charge:
         positions[key] = advanced(position, change)
         self.sources[table] = positions
         return True
-
-    def write(self, parents: Parents, rates: Rates, now: datetime, cause: Change) -> Write:
-        """The document to store, with what its parents say as the batch leaves them."""
-        document = self.compose(parents, rates, now)
-        return Write(self.id, encode(document, cause), is_new=self.before is None, cause=cause)
 
     def compose(self, parents: Parents, rates: Rates, now: datetime) -> dict[str, Any]:
         """The document; parents and rates have been loaded.

@@ -17,12 +17,13 @@ RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument
 
 # MongoDB's documented limits; the server itself bears 180 levels.
 LARGEST_DOCUMENT = 16 * 1024 * 1024
+TOO_LARGE = "its document would be larger than 16 MiB"
 DEEPEST_LEVEL = 100
 
 _NOT_ENCODABLE = (BSONError, OverflowError, UnicodeEncodeError, RecursionError)
 
 
-def encode(document: Mapping[str, Any], change: Change) -> RawBSONDocument:
+def encoded(document: Mapping[str, Any], change: Change) -> RawBSONDocument:
     """The document as bytes; `Unprojectable` when it cannot be stored, with `change` as the one that made it so."""
     try:
         data = bson.encode(document)
@@ -32,7 +33,7 @@ def encode(document: Mapping[str, Any], change: Change) -> RawBSONDocument:
     if data is None:
         raise Unprojectable(change, "it holds a value that BSON has no type for")
     if len(data) > LARGEST_DOCUMENT:
-        raise Unprojectable(change, f"its document would be larger than {LARGEST_DOCUMENT // 2**20} MiB")
+        raise Unprojectable(change, TOO_LARGE)
     return RawBSONDocument(data)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from bson.raw_bson import RawBSONDocument
 
 from stripe_platform.features.changes import Change
-from stripe_platform.features.encoding import check_values, encode
+from stripe_platform.features.encoding import check_values
 from stripe_platform.features.ids import prefixed, prefixed_object, with_references
 from stripe_platform.features.positions import advanced, is_stale
 from stripe_platform.features.projection import Unprojectable
@@ -63,7 +63,7 @@ class Entity:
             if self.table == "events":
                 document["created_at"] = _EPOCH + timedelta(microseconds=self.columns["created"])
         document["_sources"] = {self.table: self.position}
-        return Write(self.id, encode(document, self.last), is_new=self.before is None, cause=self.last)
+        return Write(self.before, document, self.last)
 
 
 def _check_created(change: Change) -> None:

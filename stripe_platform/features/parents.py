@@ -10,7 +10,7 @@ from pymongo.client_session import ClientSession
 
 from stripe_platform.features.changes import Change
 from stripe_platform.features.connection import Documents
-from stripe_platform.features.encoding import check_values, encode
+from stripe_platform.features.encoding import check_values
 from stripe_platform.features.ids import PREFIXES, prefixed, with_references
 from stripe_platform.features.positions import advanced, is_stale
 from stripe_platform.features.projection import Unprojectable
@@ -105,7 +105,7 @@ class SourceRow:
         else:
             document["row"] = self.row
         document |= self.position
-        return Write(self.id, encode(document, self.last), is_new=self.before is None, cause=self.last)
+        return Write(self.before, document, self.last)
 
 
 class Parents:

@@ -38,7 +38,7 @@ def project(
 ) -> Projected:
     """Apply the changes, those of a partition in offset order, within the session's running transaction.
 
-    Writes whole documents and nothing for a stale change, so that a replay changes no document. `Unprojectable` for
+    Nothing is written for a stale change, so that a replay changes no document. `Unprojectable` for
     the first change that cannot become a document: the transaction has to be aborted, and the others projected
     without it. Where the changes touch rows that many charges embed, `ahead` keeps the transaction small.
     """
@@ -52,9 +52,7 @@ def project(
         for condition in (*fan_out.of_intents(known), *fan_out.of_shared_rows(known, batch.rates)):
             batch.compose_again(condition)
     stored, stale = _project_entities(session, documents, of_entities, now)
-    rows = known.writes(now)
-    write_all(session, documents, parents.COLLECTION, rows)
-    stored += len(rows) + batch.write(features)
+    stored += len(write_all(session, documents, parents.COLLECTION, known.writes(now))) + batch.write(features)
     stale += known.stale + batch.stale
     return Projected(applied=len(changes) - stale, stale=stale, documents=stored)
 
@@ -125,6 +123,5 @@ def _project_entities(
             held[found["_id"]] = Entity(table, found["_id"], found)
         stale += sum(not held[id_].take(change) for id_, change in keyed)
         writes = [entity.write(now) for entity in held.values() if entity.last is not None]
-        write_all(session, documents, table, writes)
-        stored += len(writes)
+        stored += len(write_all(session, documents, table, writes))
     return stored, stale

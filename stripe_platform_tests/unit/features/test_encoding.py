@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from stripe_platform.features.changes import Change
-from stripe_platform.features.encoding import check_values, encode
+from stripe_platform.features.encoding import check_values, encoded
 from stripe_platform.features.projection import Unprojectable
 
 SECRET = "a value of the row"
@@ -48,7 +48,7 @@ def test_what_a_document_holds_passes(value: Any) -> None:
 @pytest.mark.parametrize("value", [{SECRET: object()}, "\ud800" + SECRET, {"a\0" + SECRET: 1}])
 def test_what_bson_cannot_write_is_refused_without_being_quoted_even_as_the_cause(value: Any) -> None:
     with pytest.raises(Unprojectable) as refused:
-        encode({"_id": "acct_a", "metadata": value}, change(value))
+        encoded({"_id": "acct_a", "metadata": value}, change(value))
 
     assert SECRET not in str(refused.value)
     assert refused.value.__context__ is None
@@ -56,4 +56,4 @@ def test_what_bson_cannot_write_is_refused_without_being_quoted_even_as_the_caus
 
 def test_a_document_beyond_the_limit_of_mongodb_is_refused() -> None:
     with pytest.raises(Unprojectable, match="larger than 16 MiB"):
-        encode({"_id": "acct_a", "metadata": "x" * 2**24}, change({}))
+        encoded({"_id": "acct_a", "metadata": "x" * 2**24}, change({}))
