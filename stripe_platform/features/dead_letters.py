@@ -165,7 +165,7 @@ def print_listed(letters: Iterable[Listed], console: Console) -> None:
             str(letter.offset),
             f"{letter.size:,}",
             f"{letter.seen_at:%Y-%m-%d %H:%M:%S}",
-            letter.reason,
+            Text(letter.reason),
             Text(letter.note or ""),
         )
     console.print(table)
