@@ -305,11 +305,10 @@ def test_a_payment_that_is_not_at_as_of_is_refused(empty: Store) -> None:
 def test_no_read_fetches_a_document_of_charges(empty: Store) -> None:
     """Each part of the read is answered by the keys of one index, that of its entity."""
     apply(empty, [(p.id, p) for p in (payment(n, T - n * HOUR, fraud_known_at=T) for n in range(200))])
-    scored = payment(900, T)
     for entity, key in KEYS.items():
         assert key is not None
-        asked = [pipeline for name, pipeline in questions(entity, key, AsOf(T, scored.id), scored) if name == CHARGES]
-        assert len(asked) >= 4
+        asked = [pipeline for name, pipeline in questions(entity, key, AsOf(T, payment(900, T).id)) if name == CHARGES]
+        assert len(asked) >= 2
         for pipeline in asked:
             command = {"aggregate": CHARGES, "pipeline": pipeline, "cursor": {}}
             answer = empty.command("explain", command, verbosity="executionStats")
