@@ -1,8 +1,8 @@
 """The questions of the online read: what MongoDB is asked about one card, customer or merchant.
 
 Each is a pipeline of its own over one index. All answers come mixed; each document names the `PART` that it is of. What
-makes the answer exact (ties, edges, labels not yet known) is left to `evaluation`: to add up the few payments that there
-are costs the server more than to send them.
+makes the answer exact (ties, edges, labels not yet known) is left to `evaluation`: to add up the few payments that
+there are costs the server more than to send them.
 """
 
 from collections.abc import Iterator, Mapping
