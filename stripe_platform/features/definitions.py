@@ -17,7 +17,7 @@ WINDOWS = (LAST_HOUR, LAST_DAY, LAST_WEEK, LAST_MONTH)
 
 # A report of fraud takes days to come. Younger payments would look honest only because nobody has spoken yet.
 LABEL_DELAY = 7 * DAY
-LABELLED_DAY, LABELLED_WEEK, LABELLED_MONTH = (
+LABELLED_WINDOWS = tuple(
     Window(window.name, window.length, LABEL_DELAY) for window in (LAST_DAY, LAST_WEEK, LAST_MONTH)
 )
 
@@ -118,8 +118,8 @@ def _sums(entity: Entity) -> Iterator[Feature]:
     yield Feature(entity, Aggregation.SINCE_PREVIOUS, LAST_MONTH)
 
 
-def _labels(entity: Entity, *windows: Window) -> Iterator[Feature]:
-    for window in windows:
+def _labels(entity: Entity) -> Iterator[Feature]:
+    for window in LABELLED_WINDOWS:
         yield Feature(entity, Aggregation.LABELLED_PAYMENTS, window)
         yield Feature(entity, Aggregation.FRAUD_RATE, window)
 
@@ -134,12 +134,10 @@ def _distinct(entity: Entity, aggregation: Aggregation, *windows: Window) -> Ite
 FEATURES: tuple[Feature, ...] = (
     *_sums(Entity.CARD),
     *_distinct(Entity.CARD, Aggregation.DISTINCT_MERCHANTS, LAST_HOUR, LAST_DAY, LAST_WEEK),
-    *_labels(Entity.CARD, LABELLED_MONTH),
     *_sums(Entity.CUSTOMER),
     *_distinct(Entity.CUSTOMER, Aggregation.DISTINCT_MERCHANTS, LAST_HOUR, LAST_DAY, LAST_WEEK),
     *_distinct(Entity.CUSTOMER, Aggregation.DISTINCT_CARDS, LAST_HOUR, LAST_DAY, LAST_WEEK),
-    *_labels(Entity.CUSTOMER, LABELLED_MONTH),
     *_sums(Entity.MERCHANT),
     *_distinct(Entity.MERCHANT, Aggregation.DISTINCT_CARDS, LAST_HOUR),
-    *_labels(Entity.MERCHANT, LABELLED_DAY, LABELLED_WEEK, LABELLED_MONTH),
+    *_labels(Entity.MERCHANT),
 )

@@ -137,7 +137,7 @@ def _id(key: str, day: int) -> dict[str, Any]:
 def _begun(place: tuple[str, int], slots: Mapping[str, Tile], expires: datetime) -> dict[str, Any]:
     begun = {name: tile for name, tile in slots.items() if tile.payments > 0}
     stored = {name: _stored(tile) for name, tile in begun.items()}
-    return {"_id": _id(*place), **_stored(slots_sum(begun.values())), "slots": stored, "expires": expires}
+    return {"_id": _id(*place), **_stored(_sum_of(begun.values())), "slots": stored, "expires": expires}
 
 
 def _stored(tile: Tile) -> dict[str, Int64]:
@@ -146,7 +146,7 @@ def _stored(tile: Tile) -> dict[str, Int64]:
 
 
 def _update(place: tuple[str, int], slots: Mapping[str, Tile], expires: datetime) -> UpdateOne:
-    added = _stored(slots_sum(slots.values()))
+    added = _stored(_sum_of(slots.values()))
     for name, tile in slots.items():
         added |= {f"slots.{name}.{field}": value for field, value in _stored(tile).items()}
     return UpdateOne({"_id": _id(*place)}, {"$inc": added, "$set": {"expires": expires}})
@@ -160,7 +160,7 @@ def _removals(place: tuple[str, int], slots: Mapping[str, Tile]) -> Iterator[Upd
         yield DeleteOne({"_id": _id(*place), "payments": {"$lte": 0}})
 
 
-def slots_sum(tiles: Iterable[tuple[int, ...]]) -> Tile:
+def _sum_of(tiles: Iterable[tuple[int, ...]]) -> Tile:
     """The sum of tiles."""
     return Tile(*map(sum, zip(*tiles, strict=True)))
 
@@ -181,7 +181,7 @@ def running_sums(
             whole = whole.plus(stored_tile(days[ahead.pop()]))
         begun = days.get(day_of(cut), {}).get("slots", {})
         name = slot_name(cut)
-        filled = slots_sum(_tile_fields(tile) for begins, tile in begun.items() if begins < name)
+        filled = _sum_of(_tile_fields(tile) for begins, tile in begun.items() if begins < name)
         sums[cut] = whole.plus(filled).plus(edges.get(slot_of(cut), NOTHING))
     return sums
 

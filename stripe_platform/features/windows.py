@@ -46,6 +46,17 @@ def cuts(windows: Iterable[Window], moment: int) -> tuple[int, ...]:
     return tuple(sorted({end for window in windows for end in window.bounds(moment)}))
 
 
+def merged(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """The same times in as few ranges as can be, oldest first; both ends of a range are inside."""
+    apart: list[tuple[int, int]] = []
+    for begin, end in sorted(ranges):
+        if apart and begin <= apart[-1][1] + 1:
+            apart[-1] = (apart[-1][0], max(apart[-1][1], end))
+        else:
+            apart.append((begin, end))
+    return tuple(apart)
+
+
 def day_of(moment: int) -> int:
     """Days since 1970 of the UTC day that holds the moment."""
     return moment // DAY

@@ -7,11 +7,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stripe_platform.features.definitions import FEATURES, Aggregation
-from stripe_platform.features.evaluation import Found, Value, cuts_of, features_of, ratio, summed_windows, values_of
+from stripe_platform.features.definitions import FEATURES
+from stripe_platform.features.evaluation import Found, Value, cuts_of, ranges_of, ratio, values_of
 from stripe_platform.features.payments import Entity, Payment
-from stripe_platform.features.tiles import NOTHING, Tile, TileKey, deltas, tile_of, total
-from stripe_platform.features.windows import SLOT, AsOf, day_of, slot_name, slot_of
+from stripe_platform.features.tiles import NOTHING, Tile, TileKey, deltas, total
+from stripe_platform.features.windows import DAY, SLOT, AsOf, day_of, merged, slot_name, slot_of
 from stripe_platform_tests.unit.features.reference import Scene, reference, scenes
 
 Stored = dict[TileKey, Tile]
@@ -42,44 +42,16 @@ def days_of(tiles: Stored, entity: Entity, key: str) -> dict[int, dict[str, Any]
 
 
 def found(scene: Scene, tiles: Stored, entity: Entity, key: str) -> Found:
-    as_of, t = scene.as_of, scene.as_of.created
-    seen = [p for p in scene.history if p.key(entity) == key and as_of.sees(p.created, p.id)]
-    edges = {
-        slot_of(cut): sum_of(p for p in seen if slot_of(cut) <= p.created <= cut) for cut in cuts_of(entity, as_of)
-    }
-    later = {
-        window: sum(
-            p.fraud_known_at is not None
-            and p.fraud_known_at > t
-            and window.bounds(t)[0] < p.created <= t - window.delay
-            for p in seen
-        )
-        for window in summed_windows(entity)
-        if window.delay
-    }
-    own = scene.scored if scene.scored is not None and scene.scored.key(entity) == key else None
-    distinct = {
-        (counted, feature.window): len(
-            {p.key(counted) for p in seen if feature.window.bounds(t)[0] < p.created}
-            - {None, own.key(counted) if own else None}
-        )
-        for feature in features_of(entity)
-        if (counted := feature.aggregation.counted) is not None
-    }
-    previous = max((p.created for p in seen if p.created > within_of(entity, t)), default=None)
-    return Found(days_of(tiles, entity, key), edges, later, distinct, previous)
-
-
-def within_of(entity: Entity, t: int) -> int:
-    (previous,) = (f for f in features_of(entity) if f.aggregation is Aggregation.SINCE_PREVIOUS)
-    return previous.window.bounds(t)[0]
-
-
-def sum_of(payments: Iterable[Payment]) -> Tile:
-    tile = NOTHING
-    for payment in payments:
-        tile = tile.plus(tile_of(payment))
-    return tile
+    """What `Found` promises, out of the whole history."""
+    t, ranges = scene.as_of.created, ranges_of(entity, scene.as_of)
+    payments = [p for p in scene.history if p.key(entity) == key]
+    earlier = [p.created for p in payments if t - 30 * DAY < p.created < ranges[-1][0]]
+    return Found(
+        days=days_of(tiles, entity, key),
+        payments=[p for p in payments if any(begin <= p.created <= end for begin, end in ranges)],
+        earlier=max(earlier, default=None),
+        later_labels=[p.created for p in payments if p.fraud_known_at is not None and p.fraud_known_at > t],
+    )
 
 
 @settings(max_examples=400, deadline=None)
@@ -148,6 +120,10 @@ def test_no_two_ends_of_windows_lie_in_one_slot() -> None:
         slots = [slot_of(end) for end in ends]
         assert len(set(slots)) == len(slots)
         assert min(later - earlier for earlier, later in pairwise(ends)) >= SLOT
+
+
+def test_ranges_that_touch_or_overlap_are_read_as_one() -> None:
+    assert merged([(5, 6), (1, 2), (3, 3), (8, 9), (8, 8)]) == ((1, 3), (5, 6), (8, 9))
 
 
 def test_names_of_features_are_unique_and_say_entity_aggregation_and_window() -> None:
