@@ -20,6 +20,7 @@ from stripe_platform.cdc.topics import topic_for
 from stripe_platform.local.artifacts import Artifact, cache_folder, ensure_bundle, pinned
 from stripe_platform.local.java import java_command, properties
 from stripe_platform.local.mongodb import REPLICA_SET
+from stripe_platform.local.server import READY_TIMEOUT_S
 from stripe_platform.settings import Settings
 
 LOCK_FILE = Path(__file__).with_suffix(".lock.json")
@@ -34,7 +35,6 @@ COLLECTION = "charges"
 
 # What Kafka's own script gives a worker.
 HEAP_MB = 2048
-READY_LIMIT_S = 60
 STOP_LIMIT_S = 30
 
 
@@ -158,7 +158,7 @@ def fetch(artifact: Artifact, repository: Path) -> Path:
 
 def wait_until_ready(url: str) -> None:
     """Return when the worker answers and knows the connector."""
-    deadline = time.monotonic() + READY_LIMIT_S
+    deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
         try:
             plugins = httpx.get(f"{url}/connector-plugins", trust_env=False).raise_for_status().json()

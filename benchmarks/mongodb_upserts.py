@@ -87,7 +87,7 @@ from stripe_platform.settings import load_settings
 began = time.monotonic()
 our_drain(load_settings(), sys.argv[2:], features=sys.argv[1] == "features")
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"seconds": time.monotonic() - began, "peak_mb": peak / 1024}))
+print(json.dumps({"whole call": time.monotonic() - began, "peak memory of its process": peak / 1024}))
 """
 
 
@@ -141,7 +141,7 @@ class Benchmark:
             self._check(what, map(of_ours, target.find({})))
         self.figures[what].append(rate)
         for name, value in report.items():
-            self.figures[f"{what} {name}"].append(value)
+            self.figures[f"{what}: {name}"].append(value)
 
     @contextmanager
     def _drain(self, database: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
@@ -197,11 +197,12 @@ def best_tuning(benchmark: Benchmark, documents: int) -> tuple[Tuning, list[tupl
     best = Tuning()
     # The first of a worker pays for its compilation.
     benchmark.try_out(best, documents)
-    tried = {best: benchmark.try_out(best, documents)}
+    tried: dict[Tuning, float] = {}
     for name, values in TRIALS:
         for tuning in (replace(best, **{name: value}) for value in values):
             if tuning not in tried:
-                tried[tuning] = benchmark.try_out(tuning, documents)
+                # The better of two, lest a moment of the machine decide.
+                tried[tuning] = max(benchmark.try_out(tuning, documents) for _ in range(2))
         best = max(tried, key=lambda tuning: tried[tuning])
     return best, list(tried.items())
 
@@ -261,11 +262,11 @@ def print_report(
     print("| tried on the beginning of the topic | documents/s |\n|---|---|")
     for tuning, rate in trials:
         print(f"| {tuning} | {rate:,.0f} |")
-    units = {"seconds": "s", "peak_mb": "MB"}
+    units = {"whole call": "s", "peak memory of its process": "MB"}
     base = statistics.median(benchmark.figures["sink connector"])
     print(f"\n| topic → MongoDB, {benchmark.charges.count:,} charges | measured | ratio |\n|---|---|---|")
     for what, values in benchmark.figures.items():
-        unit = units.get(what.rpartition(" ")[2])
+        unit = units.get(what.partition(": ")[2])
         ratio = "" if unit else f"{statistics.median(values) / base:.2f}"
         print(f"| {what} | {spread(values, unit or 'documents/s')} | {ratio} |")
     print(f"| peak memory of the sink connector's worker | {benchmark.worker.peak_mb():,.0f} MB | |")
