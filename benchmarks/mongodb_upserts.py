@@ -33,6 +33,9 @@ from benchmarks.mongodb_sink_connector import COLLECTION, TEXT, VERSION, SinkWor
 from benchmarks.spine import CATCH_UP_LIMIT, own_stack, spread
 from benchmarks.stored_charges import Fingerprint, Row, fingerprint, in_postgres, of_ours, of_sink_connector
 from stripe_platform.cdc.cut import make_cut
+from stripe_platform.features import collections
+from stripe_platform.features.drain import drain
+from stripe_platform.features.sink import open_store
 from stripe_platform.local.pin import DEBEZIUM, KAFKA
 from stripe_platform.oltp.simulator.history import simulate_history
 from stripe_platform.settings import Settings
@@ -64,18 +67,17 @@ FIELD_OF = {
 
 def our_drain(settings: Settings, tables: Sequence[str], *, features: bool) -> None:
     """Apply all that the tables' topics hold to the documents; the one place that knows how our sink is called."""
-    from stripe_platform.features.drain import drain  # type: ignore[import-untyped,unused-ignore] # noqa: PLC0415
-
-    while drain(settings, tables, features=features).lag:
-        pass
+    with open_store(settings, features=features) as store:
+        while drain(settings, tables, store=store).lag:
+            pass
 
 
 def our_indexes() -> Iterable[tuple[list[tuple[str, Any]], dict[str, Any]]]:
     """(keys, options) of the indexes on our charges, under the names that the sink connector gives to fields."""
-    from stripe_platform.features import collections  # type: ignore[import-untyped,unused-ignore] # noqa: PLC0415
-
-    for index in collections.COLLECTIONS_BY_NAME[COLLECTION].indexes:
-        yield [(FIELD_OF.get(name, name), kind) for name, kind in index.keys], {**index.options, "name": index.name}
+    (charges,) = (collection for collection in collections.COLLECTIONS if collection.name == COLLECTION)
+    for index in charges.indexes:
+        options = dict(index.document)
+        yield [(FIELD_OF.get(name, name), kind) for name, kind in options.pop("key").items()], options
 
 
 # In a process of its own, so that its memory is its own.

@@ -1,7 +1,8 @@
 """The store as production has it: the one place where drain, documents and features meet."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from bson.raw_bson import RawBSONDocument
 from pymongo.client_session import ClientSession
@@ -23,7 +24,7 @@ class TilesOfCharges:
         self._documents = documents
         self._deltas: list[dict[tiles.TileKey, tiles.Tile]] = []
 
-    def deltas(self, before: RawBSONDocument | None, after: RawBSONDocument) -> None:
+    def deltas(self, before: RawBSONDocument | None, after: Mapping[str, Any]) -> None:
         """Take note that a document was made (before: None) or replaced."""
         self._deltas.append(tiles.deltas(None if before is None else payment_of(before), payment_of(after)))
 
