@@ -2,7 +2,13 @@
 
 import dagster as dg
 
-from stripe_platform.jobs import dagster_maintenance, data_quality, lake_maintenance, partition_maintenance
+from stripe_platform.jobs import (
+    dagster_maintenance,
+    data_quality,
+    lake_maintenance,
+    oltp_to_mongodb,
+    partition_maintenance,
+)
 
 # At night in UTC, when a payments company's tables are least busy.
 daily_data_quality = dg.ScheduleDefinition(
@@ -36,6 +42,15 @@ nightly_dagster_maintenance = dg.ScheduleDefinition(
     name="nightly_dagster_maintenance",
     job=dagster_maintenance,
     cron_schedule="30 4 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+
+# Neither the continuous process nor the lag sensor need run: what a quarter of an hour left is caught up with.
+quarterly_oltp_to_mongodb = dg.ScheduleDefinition(
+    name="quarterly_oltp_to_mongodb",
+    job=oltp_to_mongodb,
+    cron_schedule="*/15 * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )

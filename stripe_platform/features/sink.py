@@ -16,6 +16,9 @@ from stripe_platform.features.projection import Store
 from stripe_platform.features.transaction import writing
 from stripe_platform.settings import Settings
 
+# The captured tables whose changes come into the store.
+TABLES = projector.TABLES
+
 
 class TilesOfCharges:
     """The tiles' part in one transaction: what the charges' documents, as they were and as they are, change in them."""

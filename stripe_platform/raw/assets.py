@@ -30,6 +30,13 @@ class DrainConfig(dg.Config):
     # Dagster's configuration knows no integer keys: partitions are written as text.
     bounds: dict[str, dict[str, int]] = Field(default_factory=dict)
 
+    def by_partition(self) -> dict[str, dict[int, int]]:
+        """{table: {partition: offset}}."""
+        return {
+            table: {int(partition): offset for partition, offset in partitions.items()}
+            for table, partitions in self.bounds.items()
+        }
+
 
 def raw_key(table: str) -> dg.AssetKey:
     """The key of a table's raw change log."""
@@ -73,11 +80,7 @@ def _drained(settings: Settings, run_id: str, tables: list[str], config: DrainCo
     cut = bounds_for_run(settings, run_id)
     if cut is not None:
         return drain_up_to(settings, tables, cut)
-    bounds = {
-        table: {int(partition): offset for partition, offset in partitions.items()}
-        for table, partitions in config.bounds.items()
-    }
-    return drain(settings, tables, bounds=bounds or None)
+    return drain(settings, tables, bounds=config.by_partition() or None)
 
 
 def _results(

@@ -140,14 +140,14 @@ def test_changes_of_postgresql_come_through_the_connector_as_documents(platform:
 
 def test_draining_again_writes_nothing_and_no_lag_is_left(platform: Settings, store: Store) -> None:
     produce(platform, *[created("payouts") for _ in range(10)])
-    assert mongodb_lag(platform, store.documents)["payouts"].messages >= 11
+    assert mongodb_lag(platform, store.documents, ["payouts"])["payouts"].messages >= 11
     assert drain(platform, ["payouts"], store=store).rows >= 10
     before = everything(store)
     again = drain(platform, ["payouts"], store=store)
     assert (again.rows, again.lag, again.moved) == (0, 0, False)
     assert everything(store) == before
     # Markers of transactions do not count for ever.
-    assert mongodb_lag(platform, store.documents)["payouts"].messages == 0
+    assert mongodb_lag(platform, store.documents, ["payouts"])["payouts"].messages == 0
 
 
 def test_markers_alone_move_the_offsets(platform: Settings, store: Store) -> None:
@@ -422,7 +422,7 @@ def test_without_mongodb_the_drain_fails_by_name_within_its_limit_and_goes_on_af
         with pytest.raises(StoreFailed, match=told):
             drain(platform, ["payouts"], store=store, at=at)
         with pytest.raises(StoreFailed, match=told):
-            mongodb_lag(platform, store.documents)
+            mongodb_lag(platform, store.documents, ["payouts"])
     finally:
         supervisor.start("mongodb")
         wait_until(lambda: MONGODB.why_not_ready(platform) is None, "MongoDB answers")

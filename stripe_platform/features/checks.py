@@ -1,0 +1,104 @@
+"""Whether MongoDB's documents and features are what the topics say, and how far they are."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from stripe_platform.features import dead_letters
+from stripe_platform.features.assets import collection_key
+from stripe_platform.features.charges import COLLECTION
+from stripe_platform.features.connection import Documents, connect
+from stripe_platform.features.lag import mongodb_lag
+from stripe_platform.features.payments import IS_PAYMENT, Entity
+from stripe_platform.features.sink import TABLES
+from stripe_platform.features.tiles import KEPT_AFTER_LAST_WRITE
+from stripe_platform.features.windows import day_of
+from stripe_platform.settings import Settings
+
+CHARGES_KEY = collection_key(COLLECTION)
+# Topics are read one beside the other: a parent comes within seconds of its child, or something is wrong.
+LONGEST_INCOMPLETE = timedelta(minutes=10)
+
+
+@dg.asset_check(asset=CHARGES_KEY)
+def documents_keep_up(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """No table has more unread, or anything unread for longer, than several drains would leave."""
+    with connect(settings) as documents:
+        lags = mongodb_lag(settings, documents, TABLES)
+    behind = {table: lag for table, lag in lags.items() if not lag.is_within_limits}
+    return dg.AssetCheckResult(
+        passed=not behind,
+        metadata={
+            "lag_messages": sum(lag.messages for lag in lags.values()),
+            "lag_seconds": round(max(lag.seconds for lag in lags.values()), 1),
+            "tables_behind": sorted(behind),
+        },
+    )
+
+
+@dg.asset_check(asset=CHARGES_KEY)
+def dead_letters_are_triaged(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """What could not become a document is missing from what support and the fraud model see."""
+    with connect(settings) as documents:
+        waiting = dead_letters.untriaged(documents)
+    return dg.AssetCheckResult(
+        passed=waiting == 0,
+        metadata={"untriaged": waiting, "remedy": "stripe-platform dead-letters list, then replay or triage"},
+    )
+
+
+@dg.asset_check(asset=CHARGES_KEY)
+def charges_become_complete(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """A charge whose intent, card or exchange rate does not come is kept from every reader."""
+    before = datetime.now(UTC) - LONGEST_INCOMPLETE
+    with connect(settings) as documents:
+        old = documents[COLLECTION].count_documents({"incomplete_since": {"$lt": before}})
+    return dg.AssetCheckResult(
+        passed=old == 0,
+        metadata={"incomplete": old, "for_longer_than_seconds": LONGEST_INCOMPLETE.total_seconds()},
+    )
+
+
+def _tiles_check(entity: Entity) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=collection_key(entity.collection), name="tiles_are_the_sum_of_their_charges")
+    def tiles_are_the_sum_of_their_charges(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+        """A tile that counts a payment twice, or not, gives every later decision a wrong feature."""
+        with connect(settings) as documents:
+            wrong = days_that_differ(documents, entity)
+        return dg.AssetCheckResult(passed=wrong == 0, metadata={"days_that_differ": wrong})
+
+    return tiles_are_the_sum_of_their_charges
+
+
+tile_checks = [_tiles_check(entity) for entity in Entity]
+
+
+def days_that_differ(documents: Documents, entity: Entity) -> int:
+    """How many stored days of an entity count other payments than the charges' documents of that day and key.
+
+    Older days may have expired: where none is stored that is no difference. One snapshot, however the stream moves on.
+    """
+    certain = day_of(int(datetime.now(UTC).timestamp() * 1_000_000)) - KEPT_AFTER_LAST_WRITE.days
+    day = {"$toInt": {"$floor": {"$divide": ["$created", 86_400_000_000]}}}
+    pipeline = [
+        {"$match": {**IS_PAYMENT, entity.path: {"$gt": ""}}},
+        {"$group": {"_id": {"entity": f"${entity.path}", "day": day}, "payments": {"$sum": 1}}},
+        {
+            "$lookup": {
+                "from": entity.collection,
+                "localField": "_id",
+                "foreignField": "_id",
+                "as": "stored",
+            }
+        },
+        {
+            "$match": {
+                "$or": [{"stored": {"$ne": []}}, {"_id.day": {"$gt": certain}}],
+                "$expr": {"$ne": ["$payments", {"$first": "$stored.payments"}]},
+            }
+        },
+        {"$count": "days"},
+    ]
+    with documents.client.start_session(snapshot=True) as session:
+        found = list(documents[COLLECTION].aggregate(pipeline, session=session, allowDiskUse=True))
+    return int(found[0]["days"]) if found else 0
