@@ -160,6 +160,7 @@ def test_markers_alone_move_the_offsets(platform: Settings, store: Store) -> Non
 
 
 def test_the_offsets_are_published_for_people_to_look_at(platform: Settings, store: Store) -> None:
+    produce(platform, created("payouts"))
     drain(platform, ["payouts"], store=store)
     consumer = Consumer({"bootstrap.servers": platform.kafka_bootstrap, "group.id": SINK.group})
     try:
@@ -522,6 +523,7 @@ def test_when_the_dead_letters_cannot_be_written_nothing_advances(platform: Sett
     with pytest.raises(StoreFailed, match=r"BulkWriteError \(code 121\)") as failed:
         drain(platform, ["refunds"], store=store)
     assert "4242" not in str(failed.value)
+    assert failed.value.__cause__ is None
     assert failed.value.__suppress_context__
     assert (next_offsets(store, "refunds"), letters(store, "refunds", since=begin)) == ({0: begin}, {})
     assert id not in rows(store, "refunds")
