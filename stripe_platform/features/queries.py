@@ -52,9 +52,10 @@ def _days(entity: Entity, key: str, as_of: AsOf) -> Pipeline:
 
 
 def _payments(entity: Entity, payments: Mapping[str, Any], as_of: AsOf) -> Pipeline:
-    ranges = [{"created": {"$gte": begin, "$lte": end}} for begin, end in ranges_of(entity, as_of)]
+    # Each branch whole: with the key outside of `$or`, the planner may scan all of the entity and fetch its documents.
+    ranges = [{**payments, "created": {"$gte": begin, "$lte": end}} for begin, end in ranges_of(entity, as_of)]
     return [
-        {"$match": {**payments, "$or": ranges}},
+        {"$match": {"$or": ranges}},
         {"$project": {PART: part(entity, "payments"), **dict.fromkeys(fields_by_time(entity), 1)}},
     ]
 

@@ -311,9 +311,10 @@ def test_a_payment_that_is_not_at_as_of_is_refused(empty: Store) -> None:
         read_as(empty, KEYS, AsOf(T), payment(1, T))
 
 
-def test_no_read_fetches_a_document_of_charges(empty: Store) -> None:
-    """Each part of the read is answered by the keys of one index, that of its entity."""
-    apply(empty, [(p.id, p) for p in (payment(n, T - n * HOUR, fraud_known_at=T) for n in range(30))])
+@pytest.mark.parametrize("count", [1, 30, 200])
+def test_no_read_fetches_a_document_of_charges(empty: Store, count: int) -> None:
+    """Each part of the read is answered by the keys of one index, that of its entity, however many there are."""
+    apply(empty, [(p.id, p) for p in (payment(n, T - n * HOUR, fraud_known_at=T) for n in range(count))])
     for entity, key in KEYS.items():
         assert key is not None
         asked = [pipeline for name, pipeline in questions(entity, key, AsOf(T, payment(900, T).id)) if name == CHARGES]
