@@ -17,9 +17,8 @@ from stripe_platform.cdc.offsets import last_stable_offsets
 from stripe_platform.cdc.snapshot import SNAPSHOT_LIMIT, SnapshotProgress, take_snapshots
 from stripe_platform.cdc.snapshot_report import described
 from stripe_platform.errors import StripePlatformError
-from stripe_platform.local.dagster import DAGSTER
 from stripe_platform.local.ports import check_ports
-from stripe_platform.local.stack import server_states, start, start_dagster
+from stripe_platform.local.stack import BESIDE, server_states, start, start_beside
 from stripe_platform.oltp.importer import ImportReport, import_payments
 from stripe_platform.oltp.simulator.history import HistoryReport, has_history, simulate_history
 from stripe_platform.oltp.simulator.live import LiveReport, run_live
@@ -49,7 +48,7 @@ def bring_up(settings: Settings, *, empty: bool, console: Console) -> None:
     with _progress() as progress:
         task = progress.add_task("starting", total=None)
         if not empty:
-            _check_dagster_port(settings)
+            _check_ports_beside(settings)
         start(settings, progress=lambda step: progress.update(task, description=step))
         settings = load_settings()  # the first start has made the secrets
         write_instance_config(settings)
@@ -66,8 +65,9 @@ def bring_up(settings: Settings, *, empty: bool, console: Console) -> None:
                 _run(settings, "set_up")
                 progress.update(task, description="moving the payments to the marts")
                 _run(settings, "oltp_to_warehouse")
-            progress.update(task, description="starting Dagster")
-            start_dagster(settings)
+            progress.update(task, description="starting the continuous mode and Dagster")
+            for server in BESIDE:
+                start_beside(settings, server)
         progress.update(task, description="counting")
         status = platform_status(settings)
     print_status(status, console)
@@ -110,10 +110,12 @@ def _summary(report: ImportReport) -> str:
     )
 
 
-def _check_dagster_port(settings: Settings) -> None:
-    """Fail now rather than after minutes of work, when Dagster could not listen in the end."""
-    if not any(server.name == DAGSTER.name and server.pid for server in server_states(settings)):
-        check_ports(DAGSTER, settings)
+def _check_ports_beside(settings: Settings) -> None:
+    """Fail now rather than after minutes of work, when one of them could not listen in the end."""
+    up = {server.name for server in server_states(settings) if server.pid}
+    for server in BESIDE:
+        if server.name not in up:
+            check_ports(server, settings)
 
 
 def simulate_with_progress(

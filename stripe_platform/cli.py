@@ -164,6 +164,20 @@ def snapshot(
 
 @app.command()
 @_plain_errors
+def stream(
+    sink: Annotated[str | None, typer.Option(help="One sink in this process, unwatched: raw or mongodb.")] = None,
+) -> None:
+    """Keep the raw change log and MongoDB at the end of the topics until Ctrl-C or SIGTERM."""
+    from stripe_platform.stream.run import run_sink, run_stream
+
+    if sink is None:
+        run_stream(load_settings())
+    else:
+        run_sink(load_settings(), sink)
+
+
+@app.command()
+@_plain_errors
 def sql(
     statement: Annotated[str, typer.Argument(help="A query on the published warehouse.")],
     csv: Annotated[bool, typer.Option("--csv", help="CSV with a header on stdout, nothing else.")] = False,

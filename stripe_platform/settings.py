@@ -115,6 +115,8 @@ class Settings(BaseSettings):
     mongodb_database: str = "stripe"
     dagster_port: Port = 3000
     api_port: Port = 8000
+    # Where the continuous mode serves its metrics.
+    metrics_port: Port = 9464
 
     # Below it nothing is started and no batch is written; a figure or a text like 5GB.
     least_free_bytes: ByteSize = ByteSize(1_000_000_000)

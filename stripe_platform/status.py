@@ -151,6 +151,7 @@ def urls(settings: Settings) -> dict[str, str]:
         f"{settings.postgres_port}/{settings.postgres_database}",
         "Kafka": settings.kafka_bootstrap,
         "MongoDB": f"mongodb://{settings.mongodb_host}:{settings.mongodb_port}",
+        "Stream": f"http://127.0.0.1:{settings.metrics_port}/metrics",
     }
 
 

@@ -18,7 +18,8 @@ from stripe_platform.local.kafka import KAFKA
 from stripe_platform.local.mongodb import MONGODB
 from stripe_platform.local.postgres import POSTGRES
 from stripe_platform.local.server import Server
-from stripe_platform.local.stack import ServerState, server_states
+from stripe_platform.local.stack import BESIDE, ServerState, server_states
+from stripe_platform.local.stream import STREAM
 from stripe_platform.local.supervisor import Supervisor
 from stripe_platform.local.survivors import processes_of
 from stripe_platform.oltp.connection import connect
@@ -78,7 +79,7 @@ def judge_server(
 ) -> Finding:
     """`versions` by name as the server tells them, `expected` those that are installed."""
     read_log = f"`stripe-platform logs {state.name}` tells why; mend the cause, then `stripe-platform up`"
-    if state.state == "STOPPED" and state.name == DAGSTER.name:
+    if state.state == "STOPPED" and state.name in {server.name for server in BESIDE}:
         return warning(state.title, "is not started", "`stripe-platform up` starts it")
     if state.state not in (RUNNING, STARTING):
         return problem(state.title, f"does not run ({state.state})", read_log)
@@ -126,6 +127,8 @@ VERSIONS: Mapping[str, Callable[[Settings], Mapping[str, str]]] = {
     CONNECT.name: _connect_version,
     MONGODB.name: _mongodb_version,
     DAGSTER.name: _dagster_version,
+    # It is this project itself.
+    STREAM.name: lambda _: {},
 }
 
 

@@ -1,6 +1,8 @@
 """Whether MongoDB's documents and features are what the topics say, and how far they are."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -80,7 +82,7 @@ def days_that_differ(documents: Documents, entity: Entity) -> int:
     """
     certain = day_of(int(datetime.now(UTC).timestamp() * 1_000_000)) - KEPT_AFTER_LAST_WRITE.days
     day = {"$toInt": {"$floor": {"$divide": ["$created", 86_400_000_000]}}}
-    pipeline = [
+    pipeline: list[Mapping[str, Any]] = [
         {"$match": {**IS_PAYMENT, entity.path: {"$gt": ""}}},
         {"$group": {"_id": {"entity": f"${entity.path}", "day": day}, "payments": {"$sum": 1}}},
         {

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 
 from pymongo.client_session import ClientSession
@@ -36,6 +37,24 @@ SINK = Sink(
 RUN_LIMIT = timedelta(seconds=45)
 
 
+@dataclass(frozen=True)
+class BatchDone:
+    """What one committed batch came to: changes by table, stale ones among them, letters, seconds it took."""
+
+    changes: Mapping[str, int]
+    stale: int
+    dead_letters: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Follow:
+    """Has a drain stay at the topics' end until `until` says so; `told` hears of each batch once it is committed."""
+
+    until: Callable[[], bool]
+    told: Callable[[BatchDone], None]
+
+
 def drain(
     settings: Settings,
     tables: Iterable[str] | None = None,
@@ -43,12 +62,14 @@ def drain(
     store: Store,
     bounds: Offsets | None = None,
     limit: timedelta = RUN_LIMIT,
+    follow: Follow | None = None,
     at: Callable[[Point], None] = nowhere,
 ) -> DocumentsReport:
     """Apply the changes of the tables (default: all) to the store's documents.
 
     Goes at least up to `bounds` ({table: {partition: next offset}}; default: the last stable offsets now)
-    and on while there is more, but no longer than about `limit`; then lag is left and the next drain goes on.
+    and on while there is more, but no longer than about `limit`; then lag is left and the next drain goes on. With
+    `follow` it does not end at the end of the topics: what comes is applied as it comes.
     Each batch is one transaction with the offsets after it, so that a drain that is killed, or runs twice or beside
     another, neither loses a change nor applies one twice. A record that cannot become a document is in the dead
     letters of the same transaction, and the others go on.
@@ -58,7 +79,7 @@ def drain(
     drain goes on from what was committed.
     """
     names = [table.name for table in CAPTURED_TABLES] if tables is None else list(tables)
-    work = _Drain(settings, store, names, bounds=bounds, limit=limit, at=at)
+    work = _Drain(settings, store, names, bounds=bounds, limit=limit, follow=follow, at=at)
     while not work.is_over:
         try:
             work.go_on()
@@ -98,9 +119,11 @@ class _Drain:
         *,
         bounds: Offsets | None,
         limit: timedelta,
+        follow: Follow | None,
         at: Callable[[Point], None],
     ) -> None:
         self._settings, self._store, self._tables, self._bounds, self._at = settings, store, tables, bounds, at
+        self._follow = follow
         self._started = time.monotonic()
         self._limit = limit.total_seconds()
         self._is_done = False
@@ -113,7 +136,8 @@ class _Drain:
 
     @property
     def is_over(self) -> bool:
-        return self._is_done or self._seconds > self._limit
+        is_told_to_end = self._follow is not None and self._follow.until()
+        return self._is_done or is_told_to_end or self._seconds > self._limit
 
     @property
     def _seconds(self) -> float:
@@ -135,11 +159,12 @@ class _Drain:
             upcoming = ahead.submit(intake.next_batch)
             while not self.is_over:
                 batch = upcoming.result()
-                if not batch.is_last:
+                is_end = batch.is_last and self._follow is None
+                if not is_end:
                     upcoming = ahead.submit(intake.next_batch)
                 self.errors |= batch.errors
                 self._apply(writer, batch)
-                self._is_done = batch.is_last
+                self._is_done = is_end
             self._at("publishing")
             topics.publish({table: self._end[table] for table in starts})
             self._at("published")
@@ -149,6 +174,7 @@ class _Drain:
             return
         # Not in the intake: a full disk ends the drain, it does not stop one table after the other.
         check_free_space(self._settings)
+        began = time.monotonic()
         while True:
             try:
                 done = self._write(writer, batch)
@@ -157,6 +183,10 @@ class _Drain:
                 batch = batch.without(refused.change, refused.reason)
         self._at("committed")
         self._count(batch, done)
+        if self._follow is not None:
+            changes = Counter(change.table for change in batch.changes)
+            stale = done.stale if done is not None else 0
+            self._follow.told(BatchDone(changes, stale, len(batch.letters), time.monotonic() - began))
 
     def _write(self, writer: Writer, batch: Batch) -> Projected | None:
         def before(session: ClientSession) -> None:

@@ -71,7 +71,8 @@ def paused_until(instance: dg.DagsterInstance) -> datetime | None:
         failures += 1
     if not failures:
         return None
-    return records[0].update_timestamp + min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
+    last: datetime = records[0].update_timestamp
+    return last + min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
 
 
 def _quiet(lags: Mapping[str, Lag]) -> str:

@@ -31,6 +31,7 @@ from stripe_platform.local.mongodb import MONGODB
 from stripe_platform.local.ports import check_ports
 from stripe_platform.local.postgres import POSTGRES
 from stripe_platform.local.server import READY_TIMEOUT_S, Server, log_file, run_folder
+from stripe_platform.local.stream import STREAM
 from stripe_platform.local.supervisor import Process, Supervisor, remove_socket
 from stripe_platform.local.survivors import end_processes_of
 from stripe_platform.settings import Settings, without_secrets
@@ -38,7 +39,9 @@ from stripe_platform.settings import Settings, without_secrets
 # Each stage is started at once, when the stage before it is ready.
 STAGES = ((POSTGRES, KAFKA, MONGODB), (CONNECT,))
 SERVERS = tuple(server for stage in STAGES for server in stage)
-EVERY_SERVER = (*SERVERS, DAGSTER)
+# What works with the servers is started when there is something to work on.
+BESIDE = (STREAM, DAGSTER)
+EVERY_SERVER = (*SERVERS, *BESIDE)
 # What holds payments, secrets or errors that name them; PostgreSQL's user must get through the home itself.
 PRIVATE_FOLDERS = ("run", "logs", "lake", "warehouse", "dagster", "dbt", "cuts")
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -96,15 +99,15 @@ def start(settings: Settings, *, progress: Progress | None = None) -> StackRepor
         return StackReport(settings, _states(settings, supervisor.processes()), tuple(started))
 
 
-def start_dagster(settings: Settings, *, progress: Progress | None = None) -> ServerState:
-    """Bring up Dagster's webserver and daemon beside the running servers; returns when it answers."""
+def start_beside(settings: Settings, server: Server, *, progress: Progress | None = None) -> ServerState:
+    """Bring up one of `BESIDE` beside the running servers; returns when it answers."""
     _make_home(settings)
     with only_one(settings):
         _check_reset(settings)
         settings = with_secrets(settings)
         supervisor = _supervise(settings)
-        _bring_up(DAGSTER, settings, supervisor, progress or _tell_nobody)
-        return next(s for s in _states(settings, supervisor.processes()) if s.name == DAGSTER.name)
+        _bring_up(server, settings, supervisor, progress or _tell_nobody)
+        return next(s for s in _states(settings, supervisor.processes()) if s.name == server.name)
 
 
 def stop(settings: Settings, *, progress: Progress | None = None) -> None:
@@ -117,7 +120,7 @@ def stop(settings: Settings, *, progress: Progress | None = None) -> None:
     with only_one(settings):
         supervisor = Supervisor(settings)
         if supervisor.is_running():
-            for stage in ((DAGSTER,), *reversed(STAGES)):
+            for stage in (BESIDE, *reversed(STAGES)):
                 names = [server.name for server in stage]
                 tell(f"stopping {', '.join(server.title for server in stage)}")
                 with ThreadPoolExecutor(len(names)) as pool:
@@ -128,7 +131,7 @@ def stop(settings: Settings, *, progress: Progress | None = None) -> None:
 
 
 def server_states(settings: Settings) -> tuple[ServerState, ...]:
-    """Every server, Dagster too, as the supervisor sees it; asks no server, raises nothing when none runs."""
+    """Every server, and what works beside them, as the supervisor sees it; asks none, raises nothing when none runs."""
     supervisor = Supervisor(settings)
     return _states(settings, supervisor.processes() if supervisor.is_running() else {})
 

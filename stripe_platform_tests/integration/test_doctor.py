@@ -37,7 +37,7 @@ from stripe_platform.raw.drain import drain, drain_up_to
 from stripe_platform.settings import Settings
 
 # `up --empty` starts no Dagster either, and takes the snapshots later.
-NOT_THERE = {"Dagster", "snapshots"}
+NOT_THERE = {"Dagster", "Stream", "snapshots"}
 
 
 def findings(settings: Settings) -> dict[str, Finding]:
@@ -68,7 +68,7 @@ def test_a_healthy_stack_is_all_ok_but_for_what_was_not_started(stack: Settings)
     answer = CliRunner().invoke(app, ["doctor", "--json"])
     found = {finding["looked_at"]: finding for finding in json.loads(answer.stdout)["findings"]}
     not_ok = {name for name, finding in found.items() if finding["state"] != "ok"}
-    assert {"Dagster"} <= not_ok <= NOT_THERE, [found[name] for name in not_ok]
+    assert {"Dagster", "Stream"} <= not_ok <= NOT_THERE, [found[name] for name in not_ok]
     assert answer.exit_code == 0
     assert {"PostgreSQL", "schema", "clock", "connector", "replication slot", "topics"} <= set(found)
     for name in credentials.NAMES:

@@ -1,6 +1,7 @@
 import errno
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from stripe_platform.cli import app
 from stripe_platform.local import artifacts, postgres, reset, stack
+from stripe_platform.local.dagster import DAGSTER
 from stripe_platform.local.environment import environment
 from stripe_platform.local.errors import ForeignHome, HomeTaken, NotAStack, NotRemoved, ResetUnfinished
 from stripe_platform.local.home import somebody_s
@@ -97,7 +99,7 @@ def test_a_reset_cut_short_keeps_the_stack_from_starting_until_another_one_finis
     with pytest.raises(ResetUnfinished, match="stripe-platform reset --yes"):
         stack.start(settings)
     with pytest.raises(ResetUnfinished):
-        stack.start_dagster(settings)
+        stack.start_beside(settings, DAGSTER)
     monkeypatch.setattr(reset, "_remove", remove)
     reset.reset(settings)
     assert entries(settings.home) == {"run", "run/stack.lock"}
@@ -126,7 +128,7 @@ def test_no_stack_begins_where_somebody_has_files_under_its_names_so_that_no_res
     settings = Settings(stripe_platform_home=tmp_path)
     (tmp_path / name).mkdir()
     (tmp_path / name / "thesis.txt").write_text("mine")
-    for start in (stack.start, stack.start_dagster):
+    for start in (stack.start, partial(stack.start_beside, server=DAGSTER)):
         with pytest.raises(HomeTaken, match=f"{name}.*STRIPE_PLATFORM_HOME"):
             start(settings)
     (tmp_path / "run").mkdir(exist_ok=True)

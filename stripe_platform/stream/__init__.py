@@ -1,0 +1,1 @@
+"""Continuous mode: both sinks follow the topics, each in a process of its own, watched, measured and reported."""

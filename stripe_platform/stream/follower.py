@@ -1,0 +1,62 @@
+"""One sink following the topics: drain after drain from the sink's own offsets, with pauses after failures."""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+from stripe_platform.errors import StripePlatformError
+from stripe_platform.features.drain import BatchDone, Follow
+from stripe_platform.features.drain import drain as drain_documents
+from stripe_platform.features.sink import TABLES, open_store
+from stripe_platform.raw.drain import drain as drain_raw
+from stripe_platform.settings import Settings
+from stripe_platform.stream.progress import Progress
+
+Tell = Callable[[Progress], None]
+Drain = Callable[[Settings, threading.Event, Tell], None]
+
+# Each drain looks anew at topics, definitions and stored offsets: a table that has stopped is tried again by then.
+FOLLOWED = timedelta(minutes=1)
+# Of small commits: a few seconds of them in one file, for the lake is for builds and not for readers in a hurry.
+RAW_EVERY_S = 10.0
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 30.0
+
+log = logging.getLogger(__name__)
+
+
+def follow(settings: Settings, sink: str, stop: threading.Event, tell: Tell) -> None:
+    """Keep the sink (`raw` or `mongodb`) at the end of the topics until `stop` is set.
+
+    A drain that fails is logged and begun again from the stored offsets, after 1 s, twice as long each time, 30 s at
+    most. An error that nobody raised on purpose ends the process: whoever watches starts it anew.
+    """
+    pause = FIRST_PAUSE_S
+    while not stop.is_set():
+        try:
+            SINKS[sink](settings, stop, tell)
+            pause = FIRST_PAUSE_S
+        except StripePlatformError as error:
+            log.warning("%s: %s; next try in %.0f s", sink, error, pause)
+            stop.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+def _follow_raw(settings: Settings, stop: threading.Event, tell: Tell) -> None:
+    report = drain_raw(settings)
+    rows = {table: drained.rows for table, drained in report.tables.items() if drained.rows}
+    tell(Progress(rows, seconds=report.seconds))
+    if not report.lag or not report.moved:
+        stop.wait(RAW_EVERY_S)
+
+
+def _follow_documents(settings: Settings, stop: threading.Event, tell: Tell) -> None:
+    def told(done: BatchDone) -> None:
+        tell(Progress(done.changes, done.stale, done.dead_letters, done.seconds))
+
+    with open_store(settings) as store:
+        drain_documents(settings, TABLES, store=store, limit=FOLLOWED, follow=Follow(stop.is_set, told))
+
+
+SINKS: Mapping[str, Drain] = {"raw": _follow_raw, "mongodb": _follow_documents}
