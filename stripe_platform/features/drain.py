@@ -184,7 +184,7 @@ class _Drain:
         self._at("committed")
         self._count(batch, done)
         if self._follow is not None:
-            changes = Counter(change.table for change in batch.changes)
+            changes = dict(Counter(change.table for change in batch.changes))
             stale = done.stale if done is not None else 0
             self._follow.told(BatchDone(changes, stale, len(batch.letters), time.monotonic() - began))
 

@@ -72,7 +72,7 @@ def paused_until(instance: dg.DagsterInstance) -> datetime | None:
     if not failures:
         return None
     last: datetime = records[0].update_timestamp
-    return last + min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
+    return last + min(FIRST_PAUSE * (1 << (failures - 1)), LONGEST_PAUSE)
 
 
 def _quiet(lags: Mapping[str, Lag]) -> str:
