@@ -345,7 +345,6 @@ def slices_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
 @settings(
     max_examples=40,
     deadline=None,
-    phases=[Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(seed=st.integers(0, 2**32), length=st.integers(100, 300))
