@@ -52,9 +52,21 @@ def known_holes(settings: Settings) -> dict[str, str]:
     Looks through the connector's notices first, those that are not read yet.
     """
     notice_new_streams(settings)
+    return recorded_holes(settings)
+
+
+def recorded_holes(settings: Settings) -> dict[str, str]:
+    """As `known_holes`, of those noticed so far; changes nothing."""
     ids = topic_ids(settings, [table.name for table in CAPTURED_TABLES])
     with connect(settings) as postgres:
         return dict(postgres.execute(_HOLES, [list(ids), list(ids.values())]).fetchall())
+
+
+def has_begun_anew(settings: Settings) -> bool:
+    """Whether the connector has begun anew since anybody noticed; changes nothing."""
+    with connect(settings) as postgres:
+        read = postgres.execute(_NOTICES_READ).fetchone()
+    return _has_begun_anew(settings, read, notice_topic_id(settings), *notice_offsets(settings))
 
 
 def notice_new_streams(settings: Settings) -> None:

@@ -13,7 +13,8 @@ from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.settings import Settings
 
 # What is said of a topic that was made a moment ago.
-NO_LEADER = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE})
+# Of a topic that was just made; librdkafka has a word of its own for it.
+NO_LEADER = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError._NOENT})
 
 
 def last_stable_offsets(settings: Settings, tables: Iterable[str]) -> dict[str, dict[int, int]]:

@@ -103,6 +103,11 @@ class SnapshotTaken:
 def pending_snapshots(settings: Settings) -> tuple[str, ...]:
     """The captured tables that have not been taken, since their last hole, into the topic that has their name now."""
     notice_new_streams(settings)
+    return recorded_pending(settings)
+
+
+def recorded_pending(settings: Settings) -> tuple[str, ...]:
+    """As `pending_snapshots`, by the holes noticed so far; changes nothing."""
     ids = topic_ids(settings, [table.name for table in CAPTURED_TABLES])
     with connect(settings) as postgres:
         taken = set(postgres.execute(_TAKEN))

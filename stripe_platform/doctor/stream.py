@@ -11,11 +11,12 @@ from stripe_platform.cdc.connector import (
     connector_state,
     lost_position,
 )
-from stripe_platform.cdc.holes import holed, known_holes
+from stripe_platform.cdc.holes import has_begun_anew, holed, recorded_holes
 from stripe_platform.cdc.slot import SLOT, Slot, slot_state
-from stripe_platform.cdc.snapshot import pending_snapshots
+from stripe_platform.cdc.snapshot_registry import recorded_pending
 from stripe_platform.cdc.topics import declared_topics, partitions_found
 from stripe_platform.doctor.finding import Finding, ok, problem, warning
+from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.settings import Settings
 
 PATIENCE = timedelta(seconds=3)
@@ -93,8 +94,11 @@ def judge_topics(found: Mapping[str, int | None], declared: Mapping[str, int]) -
 
 def look_at_snapshots(settings: Settings) -> Finding:
     """The tables whose rows from before their first change are not in their topics yet."""
-    pending = pending_snapshots(settings)
-    return judge_snapshots(pending, holed(pending, known_holes(settings) if pending else {}))
+    # Only read: what an examination wrote in a database whose publication is gone, no connector could read past.
+    if has_begun_anew(settings):
+        return judge_snapshots(list(TABLES_BY_NAME), list(TABLES_BY_NAME))
+    pending = recorded_pending(settings)
+    return judge_snapshots(pending, holed(pending, recorded_holes(settings)))
 
 
 def judge_snapshots(pending: Sequence[str], lost: Sequence[str] = ()) -> Finding:

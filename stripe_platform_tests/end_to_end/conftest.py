@@ -81,7 +81,7 @@ def stage(settings: Settings) -> Callable[[str], list[Row]]:
         prepare_build(settings, cut)
         with dbt_environment(settings):
             built = subprocess.run(
-                [DBT, "--quiet", "build", "--select", "staging"],
+                [DBT, "--quiet", "run", "--select", "staging"],
                 cwd=PROJECT_DIR,
                 env=os.environ | {"DBT_TARGET_PATH": target, "DBT_LOG_PATH": target},
                 capture_output=True,
