@@ -85,7 +85,10 @@ COLLECTIONS: tuple[Collection, ...] = (
         (_expiry(), _text({"business_name": 1, "statement_descriptor": 1})),
     ),
     Collection(
-        "events", "The outbox's webhook events, kept 30 days.", schemas.EVENTS, (_expiry("created_at", EVENTS_KEPT_DAYS), _expiry())
+        "events",
+        "The outbox's webhook events, kept 30 days.",
+        schemas.EVENTS,
+        (_expiry("created_at", EVENTS_KEPT_DAYS), _expiry()),
     ),
     Collection(
         "fraud_decisions",

@@ -1,9 +1,9 @@
 """Holding the store: while one builds collections anew, no other writer changes anything.
 
-The hold is a part of the sink's one document. A writer that meets one gives way. It ends with the process that took it,
-or within `LIFE` after a kill; then the next writer takes it over and brings to an end what was left: before the decision
-(`Hold.decide`) the collections beside are dropped, after it they are put in place. So a holder that stood still for long
-finds either its hold, or nothing that it could put in anyone's way.
+The hold is a part of the sink's one document. A writer that meets one gives way. It ends with the block that took it,
+or within `LIFE` after a kill; then the next writer takes it over and brings to an end what was left: before the
+decision (`Hold.decide`) the collections beside are dropped, after it they are put in place. So a holder that stood
+still for long finds either its hold, or nothing that it could put in anyone's way.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,12 +57,12 @@ class Hold:
         self._is_decided = False
 
     def take(self) -> None:
-        """`Held` when another has it."""
+        """`Held` when another has it; one that has expired is brought to its end first."""
         hold = {"by": self._by, "of": self._of, "shadow": self.shadow, "until": _end()}
         # Others find the version that they read no more, wherever they are.
         change = {"$set": {"hold": hold}, "$inc": {"version": 1}}
-        if not self._documents[COLLECTION].update_one(_IS_FREE, change).matched_count:
-            raise Held(self._of, _end())
+        while not self._documents[COLLECTION].update_one(_IS_FREE, change).matched_count:
+            give_way(self._documents)
 
     def extend(self, ended: Event) -> None:
         """Keep the hold until the event is set."""
@@ -106,7 +106,6 @@ def holding(documents: Documents, of: Sequence[str]) -> Iterator[Hold]:
 
     `Held` when another has one. A block that ends before `Hold.decide` leaves everything as it was.
     """
-    give_way(documents)
     hold, ended = Hold(documents, of), Event()
     hold.take()
     keeper = Thread(target=hold.extend, args=[ended], name="hold", daemon=True)
@@ -144,8 +143,8 @@ def give_way(documents: Documents) -> None:
 
 def _finish(documents: Documents, hold: Mapping[str, Any]) -> None:
     shadow.put_in_place(documents, hold["swap"]["collections"], hold["shadow"])
+    shadow.drop(documents, hold["shadow"])
     _release(documents, hold["by"], dict(hold["swap"]["sets"]))
-    shadow.drop(documents)
 
 
 def _drop(documents: Documents, by: str, suffix: str) -> None:

@@ -86,8 +86,8 @@ def begin(documents: Documents) -> Stored:
 def advance(session: ClientSession, documents: Documents, version: int, moved: Mapping[str, TableOffsets]) -> None:
     """Move the offsets of these tables, in the session's transaction, before anything else is done in it.
 
-    `LostRace` unless the version is the given one and nobody holds the store; afterwards it is one more. As every writer changes this one
-    document, of two transactions only one can be committed.
+    `LostRace` unless the version is the given one and nobody holds the store; afterwards it is one more. As every
+    writer changes this one document, of two transactions only one can be committed.
     """
     changes: dict[str, Any] = {"$inc": {"version": 1}}
     if moved:
