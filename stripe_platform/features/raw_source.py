@@ -30,11 +30,15 @@ OFFSETS_AT_ONCE = 20_000
 
 @dataclass(frozen=True)
 class TableLog:
-    """The log of a table up to `end` ({partition: offset}), as changes whose values are of these kinds."""
+    """The log of a table up to `end` ({partition: offset}), as changes whose values are of these kinds.
+
+    `placeholder` stands in a record for a large value that did not change.
+    """
 
     log: ChangeLog
     kinds: Mapping[str, str]
     end: Mapping[int, int]
+    placeholder: str
 
     @property
     def table(self) -> str:
@@ -68,12 +72,12 @@ class TableLog:
             stored = stored.append_column(name, pa.nulls(len(stored), pa.string()))
         return stored
 
-    def event_of(self, partition: int, offset: int, placeholder: str) -> Event:
+    def event_of(self, partition: int, offset: int) -> Event:
         """The record of a stored change, as the connector would write it now."""
         stored = self.log.changes(partition, offset, offset + 1)
         (change,) = stored.to_pylist()
         row = {name: _as_told(change[name]) for name in own_columns(stored.schema).names}
-        row |= dict.fromkeys(change["_unchanged"], placeholder)
+        row |= dict.fromkeys(change["_unchanged"], self.placeholder)
         is_delete = change["_op"] == "d"
         value = {
             "op": change["_op"],
@@ -140,7 +144,7 @@ def raw_source(settings: Settings, stored: Stored, tables: Sequence[str]) -> Sou
     for table in tables:
         log = _existing(settings, table)
         end = log.next_offsets if _is_lost(stored, log, begins[table]) else stored.next_offsets([table])[table]
-        logs[table] = TableLog(log, kinds_of(columns[table]), end)
+        logs[table] = TableLog(log, kinds_of(columns[table]), end, settings.secret("toast_placeholder"))
     return Source(logs, holes)
 
 

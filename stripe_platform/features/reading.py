@@ -16,8 +16,7 @@ _BATCH = 100_000
 
 def raw_collection(documents: Documents, name: str) -> Collection[RawBSONDocument]:
     """A collection whose documents are not decoded until a field is asked for."""
-    found: Any = documents.get_collection(name, codec_options=RAW)  # type: ignore[arg-type]
-    return cast("Collection[RawBSONDocument]", found)
+    return cast("Collection[RawBSONDocument]", documents.get_collection(name, codec_options=RAW))
 
 
 def find_raw(

@@ -40,7 +40,7 @@ def project_logs(settings: Settings, documents: Documents, beside: Store, source
     What is a dead letter stays one, and what cannot become a document becomes one.
     """
     for log in source.logs.values():
-        refused = _Letters(settings, documents, log)
+        refused = _Letters(documents, log)
         for changes in _batches(log):
             _project(settings, beside, refused.without(changes), refused)
             step()
@@ -60,9 +60,8 @@ def _in_batches(many: Iterable[T]) -> Iterator[list[T]]:
 class _Letters:
     """The dead letters of one table: those that there are, and those that come."""
 
-    def __init__(self, settings: Settings, documents: Documents, log: TableLog) -> None:
+    def __init__(self, documents: Documents, log: TableLog) -> None:
         self._documents, self._log = documents, log
-        self._placeholder = settings.secret("toast_placeholder")
         here = {"table": log.table, "topic_id": log.log.topic_id}
         found = documents[dead_letters.COLLECTION].find(here, {"partition": 1, "offset": 1})
         self._known = {(letter["partition"], letter["offset"]) for letter in found}
@@ -82,7 +81,7 @@ class _Letters:
 
     def add(self, refused: Change | Refused, reason: str) -> None:
         """Have a letter of this change kept with the next batch."""
-        event = self._log.event_of(refused.partition, refused.offset, self._placeholder)
+        event = self._log.event_of(refused.partition, refused.offset)
         self._new.append(Letter.of(self._log.table, self._log.log.topic_id, event, reason))
 
     def keep(self, session: ClientSession) -> None:
