@@ -143,7 +143,7 @@ def test_collections_built_anew_are_those_that_streaming_built(
     documents = store.documents
     before, offsets = contents(documents), stored_offsets(documents).tables
     indexes = {name: documents[name].index_information() for name in ALL}
-    assert all(before[name] for name in ALL)
+    assert all(before[name] for name in GROUPS[0].collections)
     rebuilt = build_anew("charges", *(table for table in ALL if table in ("customers", "merchants", "events")))
     assert differed(rebuilt) == {}
     assert contents(documents) == before
@@ -330,7 +330,7 @@ with open_store(settings) as store:
 
 
 @pytest.mark.parametrize(("point", "is_decided"), POINTS.items())
-def test_killed_it_has_changed_nothing_or_the_next_writer_ends_it(
+def test_killed_it_has_changed_nothing_or_the_next_writer_ends_it(  # noqa: PLR0917
     mongod_settings: Settings,
     store: Store,
     lake: Logs,
