@@ -13,10 +13,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from pymongo.client_session import ClientSession
 
-from stripe_platform.features import dead_letters, rebuild, shadow
+from stripe_platform.cdc.reader import Event
+from stripe_platform.features import dead_letters, rebuild, shadow, tiles
 from stripe_platform.features.changes import Change
 from stripe_platform.features.connection import Documents
+from stripe_platform.features.dead_letters import Letter
 from stripe_platform.features.decoder import TableDecoder
 from stripe_platform.features.hold import COLLECTION as SINK
 from stripe_platform.features.hold import ID, Held, Hold, HoldLost, holding
@@ -238,9 +241,16 @@ def test_dead_letters_stay_letters_and_what_cannot_be_projected_becomes_one(
     with pytest.raises(Unprojectable):
         stream.take([refused, later], into_log=False)
     stream.take([later], into_log=False)
+    # It could be projected by now, but that is for a replay to do.
+    aside = topics.write("events", "c", rows.event(3))
+    lake.write([aside])
+    kept = Letter.of("events", "events-topic", Event("", 0, aside.offset, b"", None), "not yet")
+    with store.documents.client.start_session() as session, session.start_transaction():
+        dead_letters.keep(session, store.documents, [kept])
     assert differed(build_anew("events")) == {}
     assert differed(build_anew("events")) == {}
-    (letter,) = dead_letters.listed(store.documents)
+    letter, other = dead_letters.listed(store.documents)
+    assert (other.offset, other.reason) == (aside.offset, "not yet")
     assert (letter.table, letter.offset) == ("events", refused.offset)
     assert "nested deeper" in letter.reason
     # Replayed, it is read as the record would be.
@@ -249,6 +259,26 @@ def test_dead_letters_stay_letters_and_what_cannot_be_projected_becomes_one(
     )
     event = dead_letters.event_of(store.documents, letter, "stripe.payments.events")
     assert decoder.decode([event]).changes == [refused]
+
+
+@pytest.mark.parametrize("name", ["charges", "card_features"])
+def test_a_new_writer_that_ends_the_running_transaction_is_borne(
+    new_store: Callable[[], Store],
+    history: History,
+    build_anew: Callable[..., list[Rebuilt]],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    write, others = tiles.write, []
+
+    def write_and_meet_another(session: ClientSession, *arguments: Any) -> None:
+        write(session, *arguments)
+        if len(others) < 2:
+            others.append(new_store())
+
+    monkeypatch.setattr(tiles, "write", write_and_meet_another)
+    assert differed(build_anew(name)) == {}
+    assert len(others) == 2
 
 
 # Holding.
