@@ -16,7 +16,7 @@ import pytest
 from pymongo.client_session import ClientSession
 
 from stripe_platform.cdc.reader import Event
-from stripe_platform.features import dead_letters, rebuild, shadow, tiles
+from stripe_platform.features import dead_letters, raw_source, rebuild, shadow, tiles
 from stripe_platform.features.changes import Change
 from stripe_platform.features.connection import Documents
 from stripe_platform.features.dead_letters import Letter
@@ -99,6 +99,11 @@ def history(stream: Stream, request: pytest.FixtureRequest) -> History:
     made.topics.write("charges", "c", rows.charge(99, customer_id=rows.uuid(2)))
     stream.take(interleaved(made.topics.written, random))
     return made
+
+
+@pytest.fixture(autouse=True)
+def read_in_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raw_source, "OFFSETS_AT_ONCE", 7)
 
 
 @pytest.fixture
