@@ -274,7 +274,8 @@ def test_a_new_writer_that_ends_the_running_transaction_is_borne(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
-    write, others = tiles.write, []
+    write = tiles.write
+    others: list[Store] = []
 
     def write_and_meet_another(session: ClientSession, *arguments: Any) -> None:
         write(session, *arguments)
