@@ -240,6 +240,22 @@ def recover(
     messages.print(recovery.told(tables or [], recovered), highlight=False, soft_wrap=True)
 
 
+@app.command()
+@_plain_errors
+def rebuild(
+    collections: Annotated[list[str], typer.Argument(help="Collections of MongoDB, or captured tables in them.")],
+) -> None:
+    """Build collections anew from the raw change log, say how many documents differed, and put them in place."""
+    from stripe_platform.features.rebuild import rebuild as build_anew
+    from stripe_platform.features.rebuild import told
+    from stripe_platform.features.sink import open_store
+
+    settings = load_settings()
+    with open_store(settings) as store:
+        rebuilt = build_anew(settings, store, collections)
+    messages.print(told(rebuilt), highlight=False, soft_wrap=True)
+
+
 letters = typer.Typer(help="Records that could not become documents in MongoDB.", no_args_is_help=True)
 app.add_typer(letters, name="dead-letters")
 

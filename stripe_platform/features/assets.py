@@ -91,6 +91,7 @@ def _index_names(documents: Documents, collection: str) -> Iterable[str]:
 
 def _told(report: DocumentsReport) -> dict[str, Any]:
     return {
+        **({"held": str(report.held)} if report.held else {}),
         "changes_applied": report.applied,
         "changes_stale": report.stale,
         "dead_letters": report.dead_letters,

@@ -11,7 +11,9 @@ from stripe_platform.features.assets import collection_key
 from stripe_platform.features.charges import COLLECTION
 from stripe_platform.features.connection import Documents, connect
 from stripe_platform.features.lag import mongodb_lag
+from stripe_platform.features.offsets import stored_offsets
 from stripe_platform.features.payments import IS_PAYMENT, Entity
+from stripe_platform.features.raw_source import open_holes
 from stripe_platform.features.sink import TABLES
 from stripe_platform.features.tiles import KEPT_AFTER_LAST_WRITE
 from stripe_platform.features.windows import day_of
@@ -46,6 +48,20 @@ def dead_letters_are_triaged(settings: dg.ResourceParam[Settings]) -> dg.AssetCh
     return dg.AssetCheckResult(
         passed=waiting == 0,
         metadata={"untriaged": waiting, "remedy": "stripe-platform dead-letters list, then replay or triage"},
+    )
+
+
+@dg.asset_check(asset=CHARGES_KEY)
+def holes_are_made_up_for(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """Rows that were deleted by changes which never came to Kafka live on in the documents."""
+    with connect(settings) as documents:
+        holes = open_holes(settings, stored_offsets(documents), TABLES)
+    return dg.AssetCheckResult(
+        passed=not holes,
+        metadata={
+            "tables": sorted(holes),
+            "remedy": f"stripe-platform recover, then stripe-platform rebuild {' '.join(sorted(holes))}",
+        },
     )
 
 

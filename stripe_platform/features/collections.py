@@ -13,6 +13,7 @@ from stripe_platform.features.payments import PAYMENT_INDEXES, Entity
 from stripe_platform.features.tiles import TILE_INDEXES, TILE_VALIDATOR
 
 DAY_SECONDS = 24 * 60 * 60
+EVENTS_KEPT_DAYS = 30
 
 # What the server tells of an index that is not of its definition.
 _ADDED = ("v", "ns", "textIndexVersion", "language_override")
@@ -84,7 +85,10 @@ COLLECTIONS: tuple[Collection, ...] = (
         (_expiry(), _text({"business_name": 1, "statement_descriptor": 1})),
     ),
     Collection(
-        "events", "The outbox's webhook events, kept 30 days.", schemas.EVENTS, (_expiry("created_at", 30), _expiry())
+        "events",
+        "The outbox's webhook events, kept 30 days.",
+        schemas.EVENTS,
+        (_expiry("created_at", EVENTS_KEPT_DAYS), _expiry()),
     ),
     Collection(
         "fraud_decisions",

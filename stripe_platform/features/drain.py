@@ -17,8 +17,9 @@ from stripe_platform.cdc.topics import topic_for
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.features import dead_letters
 from stripe_platform.features.decoder import Columns, TableDecoder
+from stripe_platform.features.hold import Held
 from stripe_platform.features.intake import Batch, Intake, Point, Source, nowhere
-from stripe_platform.features.offsets import LostRace, Stored, TopicRecreated, begin
+from stripe_platform.features.offsets import LostRace, Stored, TopicRecreated, begin, stored_offsets
 from stripe_platform.features.projection import Projected, Store, Unprojectable
 from stripe_platform.features.report import DocumentsReport
 from stripe_platform.features.transaction import named_failures
@@ -75,8 +76,9 @@ def drain(
     letters of the same transaction, and the others go on.
 
     A table that cannot go on (`ColumnsDiffer`, `TopicRecreated`, `OffsetsOutOfRange`) stops where it is while the
-    others go on; at the end `TablesStopped` says which and why. `StoreFailed` and `NotEnoughDisk` end all; the next
-    drain goes on from what was committed.
+    others go on; at the end `TablesStopped` says which and why. While collections are built anew the drain gives way:
+    it ends, and its report says so. `StoreFailed` and `NotEnoughDisk` end all; the next drain goes on from what was
+    committed.
     """
     names = [table.name for table in CAPTURED_TABLES] if tables is None else list(tables)
     work = _Drain(settings, store, names, bounds=bounds, limit=limit, follow=follow, at=at)
@@ -86,6 +88,8 @@ def drain(
         except LostRace:
             # Of two drains that meet, one gives way for a moment, lest they meet at every batch.
             time.sleep(random.uniform(0.05, 0.3))  # noqa: S311
+        except Held as held:
+            work.give_way(held)
     report = work.report()
     if work.errors:
         raise TablesStopped(report, work.errors)
@@ -102,10 +106,18 @@ def drain_up_to(
 ) -> DocumentsReport:
     """Drain again and again until the documents of the tables come up to the bounds.
 
-    `BoundsNotReached` after `limit`, or when a whole drain found nothing more to take.
+    `BoundsNotReached` after `limit`, or when a whole drain found nothing more to take; `Held` while collections are
+    built anew.
     """
     wanted = {table: bounds[table] for table in tables}
-    return drain_until("MongoDB", wanted, lambda: drain(settings, wanted, store=store, bounds=wanted), limit)
+
+    def once() -> DocumentsReport:
+        report = drain(settings, wanted, store=store, bounds=wanted)
+        if report.held:
+            raise report.held
+        return report
+
+    return drain_until("MongoDB", wanted, once, limit)
 
 
 class _Drain:
@@ -132,6 +144,7 @@ class _Drain:
         self._begin: dict[str, Mapping[int, int]] = {}
         self._end: dict[str, Mapping[int, int]] = {}
         self._done: Counter[str] = Counter()
+        self._held: Held | None = None
         self.errors: dict[str, StripePlatformError] = {}
 
     @property
@@ -168,6 +181,14 @@ class _Drain:
             self._at("publishing")
             topics.publish({table: self._end[table] for table in starts})
             self._at("published")
+
+    def give_way(self, held: Held) -> None:
+        """Leave the rest to the next drain."""
+        with named_failures(self._settings):
+            stored = stored_offsets(self._store.documents).next_offsets(self._tables)
+        self._held, self._is_done = held, True
+        self._begin = stored | self._begin
+        self._end |= {table: offsets for table, offsets in stored.items() if table not in self._end}
 
     def _apply(self, writer: Writer, batch: Batch) -> None:
         if not batch.moved:
@@ -222,6 +243,7 @@ class _Drain:
             stale=self._done["stale"],
             documents=self._done["documents"],
             dead_letters=self._done["dead_letters"],
+            held=self._held,
         )
 
     def _open(self, stored: Stored) -> dict[str, Source]:

@@ -8,11 +8,9 @@ from pymongo.client_session import ClientSession
 
 from stripe_platform.cdc.topics import topic_for
 from stripe_platform.errors import StripePlatformError
+from stripe_platform.features.hold import COLLECTION, ID, give_way
 from stripe_platform.features.projection import Documents
 from stripe_platform.oltp.tables import TABLES_BY_NAME
-
-COLLECTION = "sink"
-ID = "mongodb"
 
 
 class TopicRecreated(StripePlatformError):
@@ -44,10 +42,14 @@ class TableOffsets:
 
 @dataclass(frozen=True)
 class Stored:
-    """The store's own offsets; `version` is what a writer who read them must find when it writes."""
+    """The store's own offsets; `version` is what a writer who read them must find when it writes.
+
+    `holes` is {table: id of the last hole (`stripe_platform/cdc/holes.py`) that its documents have made up for}.
+    """
 
     version: int
     tables: Mapping[str, TableOffsets]
+    holes: Mapping[str, str]
 
     def next_offsets(self, tables: Iterable[str]) -> dict[str, dict[int, int]]:
         """{table: {partition: next offset}}, 0 where nothing was taken yet."""
@@ -62,7 +64,7 @@ def stored_offsets(documents: Documents) -> Stored:
     """The offsets as they are now; nothing taken, when no writer was ever here."""
     document = documents[COLLECTION].find_one({"_id": ID})
     if document is None:
-        return Stored(0, {})
+        return Stored(0, {}, {})
     tables = {
         table: TableOffsets(
             taken["topic_id"],
@@ -71,31 +73,39 @@ def stored_offsets(documents: Documents) -> Stored:
         )
         for table, taken in document["offsets"].items()
     }
-    return Stored(document["version"], tables)
+    return Stored(document["version"], tables, document.get("holes", {}))
 
 
 def begin(documents: Documents) -> Stored:
-    """As `stored_offsets`, for a writer: the document exists afterwards."""
+    """As `stored_offsets`, for a writer: the document exists afterwards; `Held` while collections are built anew."""
     documents[COLLECTION].update_one({"_id": ID}, {"$setOnInsert": {"version": 0, "offsets": {}}}, upsert=True)
+    give_way(documents)
     return stored_offsets(documents)
 
 
 def advance(session: ClientSession, documents: Documents, version: int, moved: Mapping[str, TableOffsets]) -> None:
     """Move the offsets of these tables, in the session's transaction, before anything else is done in it.
 
-    `LostRace` unless the version is the given one; afterwards it is one more. As every writer changes this one
-    document, of two transactions only one can be committed.
+    `LostRace` unless the version is the given one and nobody holds the store; afterwards it is one more. As every
+    writer changes this one document, of two transactions only one can be committed.
     """
     changes: dict[str, Any] = {"$inc": {"version": 1}}
     if moved:
-        changes["$set"] = {
-            f"offsets.{table}": {
-                "topic_id": taken.topic_id,
-                "next": {str(partition): offset for partition, offset in taken.next.items()},
-                "columns": dict(taken.columns),
-            }
-            for table, taken in moved.items()
-        }
-    found = documents[COLLECTION].update_one({"_id": ID, "version": version}, changes, session=session)
+        changes["$set"] = paths(moved)
+    # A hold changes the version: who read it after that must not write either.
+    wanted = {"_id": ID, "version": version, "hold": {"$exists": False}}
+    found = documents[COLLECTION].update_one(wanted, changes, session=session)
     if not found.matched_count:
         raise LostRace
+
+
+def paths(moved: Mapping[str, TableOffsets]) -> dict[str, Any]:
+    """The offsets of tables as they are set in the document: {path: value}."""
+    return {
+        f"offsets.{table}": {
+            "topic_id": taken.topic_id,
+            "next": {str(partition): offset for partition, offset in taken.next.items()},
+            "columns": dict(taken.columns),
+        }
+        for table, taken in moved.items()
+    }

@@ -1,7 +1,7 @@
 """Stored documents as the bytes that they are."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from bson.raw_bson import RawBSONDocument
 from pymongo.client_session import ClientSession
@@ -16,7 +16,7 @@ _BATCH = 100_000
 
 def raw_collection(documents: Documents, name: str) -> Collection[RawBSONDocument]:
     """A collection whose documents are not decoded until a field is asked for."""
-    return Collection(documents, name, codec_options=RAW)  # type: ignore[arg-type]
+    return cast("Collection[RawBSONDocument]", documents.get_collection(name, codec_options=RAW))
 
 
 def find_raw(

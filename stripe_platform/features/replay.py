@@ -14,7 +14,7 @@ from stripe_platform.features.changes import Change
 from stripe_platform.features.dead_letters import Listed, event_of
 from stripe_platform.features.decoder import Columns, TableDecoder
 from stripe_platform.features.intake import MOST_BYTES
-from stripe_platform.features.offsets import LostRace, Stored, stored_offsets
+from stripe_platform.features.offsets import LostRace, Stored, begin
 from stripe_platform.features.projection import Projected, Store, Unprojectable
 from stripe_platform.features.transaction import named_failures
 from stripe_platform.features.writer import Writer
@@ -54,7 +54,7 @@ def replay(settings: Settings, store: Store, ids: Iterable[str] | None = None) -
     Each keeps its place in its topic: the guard decides whether it still counts, so that a newer change of its row
     stands. Letter and documents are changed in one transaction; a drain beside it begins again from its offsets.
     One that is refused again stays, with the new reason. `UnknownLetter` for an id that there is not, `ColumnsDiffer`
-    when the table is one whose drain stops too.
+    when the table is one whose drain stops too, `Held` while collections are built anew.
     """
     replayed = Replayed()
     columns = table_columns(settings)
@@ -81,7 +81,7 @@ def _replay_some(
 ) -> None:
     while True:
         with named_failures(settings):
-            stored = stored_offsets(store.documents)
+            stored = begin(store.documents)
             again = _decoded(settings, store, letters, stored, columns)
         try:
             done = _written(settings, store, stored.version, again)

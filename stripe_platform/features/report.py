@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from stripe_platform.cdc.report import DrainReport
+from stripe_platform.features.hold import Held
 
 
 @dataclass(frozen=True)
@@ -11,12 +12,14 @@ class DocumentsReport(DrainReport):
     """As `DrainReport`, where `rows` are changes taken; of these some are stale by the guard and change nothing.
 
     `documents` were written; `dead_letters` records were put aside, or were found again that had been.
+    `held` says why the drain gave way before it was done, if it did.
     """
 
     applied: int
     stale: int
     documents: int
     dead_letters: int
+    held: Held | None = None
 
     def then(self, later: Self) -> Self:
         """This drain and a later one of the same tables, taken together."""

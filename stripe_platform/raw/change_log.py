@@ -45,6 +45,7 @@ DELTA_LOG = "_delta_log"
 
 # The operation of a change that stands for lost ones.
 GAP = "g"
+TRUNCATE = "t"
 
 # A table is opened by its last checkpoint and the commits after it: at 25 a commit stays at its first price.
 CHECKPOINT_EVERY_COMMITS = 25
@@ -224,6 +225,16 @@ class ChangeLog:
         dataset = self._delta.to_pyarrow_dataset()
         found = dataset.to_table(["_partition", "_op"], filter=reduce(or_, places)).to_pylist()
         return {change["_partition"]: change["_op"] for change in found}
+
+    def changes(self, partition: int, begin: int, end: int) -> pa.Table:
+        """What is stored of a partition from offset `begin` up to `end`, in the order of the offsets."""
+        places = (pc.field("_partition") == partition) & (pc.field("_offset") >= begin) & (pc.field("_offset") < end)
+        return self._delta.to_pyarrow_dataset().to_table(filter=places).sort_by("_offset")
+
+    def marks(self) -> pa.Table:
+        """Gaps and truncates, which are of no row: `_op`, `_partition`, `_offset`, `_lsn`, `_committed_at`."""
+        columns = ["_op", "_partition", "_offset", "_lsn", "_committed_at"]
+        return self._delta.to_pyarrow_dataset().to_table(columns, filter=pc.field("_op").isin([GAP, TRUNCATE]))
 
     def record_made_up_for(self, hole: str, whole_from: Mapping[int, int]) -> None:
         """What is known from the last gap marks up to `whole_from` makes up for the hole. `LostRace` as `append`."""
