@@ -27,7 +27,8 @@ from uuid_utils.compat import uuid7
 
 from benchmarks.spine import CATCH_UP_LIMIT, own_stack
 from stripe_platform.cdc.cut import make_cut
-from stripe_platform.local.stack import start_dagster
+from stripe_platform.local.dagster import DAGSTER
+from stripe_platform.local.stack import start_beside
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.simulator.history import simulate_history
 from stripe_platform.run import write_instance_config
@@ -107,7 +108,7 @@ def streaming(settings: Settings) -> Iterator[None]:
 def dagster_alone(settings: Settings) -> Iterator[None]:
     """`dagster dev`, stopped with its stack."""
     write_instance_config(settings)
-    start_dagster(settings)
+    start_beside(settings, DAGSTER)
     yield
 
 

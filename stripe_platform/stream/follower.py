@@ -56,7 +56,9 @@ def _follow_documents(settings: Settings, stop: threading.Event, tell: Tell) -> 
         tell(Progress(done.changes, done.stale, done.dead_letters, done.seconds))
 
     with open_store(settings) as store:
-        drain_documents(settings, TABLES, store=store, limit=FOLLOWED, follow=Follow(stop.is_set, told))
+        report = drain_documents(settings, TABLES, store=store, limit=FOLLOWED, follow=Follow(stop.is_set, told))
+    if report.held:
+        raise report.held
 
 
 SINKS: Mapping[str, Drain] = {"raw": _follow_raw, "mongodb": _follow_documents}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -113,7 +114,7 @@ def test_a_second_one_beside_it_does_no_harm(platform: Settings, stream: psutil.
 
 
 def test_no_sink_outlives_the_process_that_watches_it(platform: Settings, stream: psutil.Process) -> None:
-    children = [_until(lambda sink=sink: _child(stream, sink)) for sink in ("raw", "mongodb")]
+    children = [_until(partial(_child, stream, sink)) for sink in ("raw", "mongodb")]
     stream.send_signal(signal.SIGKILL)
     psutil.wait_procs(children, timeout=LIMIT_S)
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
