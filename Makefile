@@ -1,5 +1,5 @@
 # Verbs for people and for CI alike. Only make and Python >= 3.11 are needed: uv is fetched from PyPI when missing.
-.PHONY: up down test check
+.PHONY: up down test faults check
 .DEFAULT_GOAL := up
 
 UV := $(shell command -v uv 2>/dev/null || echo $(CURDIR)/.stripe-platform/tools/uv)
@@ -13,6 +13,10 @@ down: .env
 
 test: $(UV)
 	@$(RUN) pytest --numprocesses 2 --dist loadfile --durations 15
+
+# Twenty seeds of what `make test` tries with two; docs/faults.md has the result.
+faults: $(UV)
+	@FAULT_SEEDS=20 $(RUN) pytest stripe_platform_tests/integration/test_documents_killed.py --verbose
 
 check: $(UV)
 	@$(RUN) ruff check .
