@@ -11,7 +11,7 @@ from stripe_platform.settings import Settings
 
 # More than one drain takes in its 45 s: what is above does not go away with the next run.
 MOST_UNREAD = 1_000_000
-# The sensor asks for a drain after 5 s and a drain ends after 45 s: by now several have failed or did not come.
+# The sensors ask for a drain within 20 s and a drain ends after 45 s: by now several have failed or did not come.
 LONGEST_UNREAD = timedelta(minutes=5)
 
 

@@ -1,13 +1,10 @@
 """When MongoDB is drained by a run: the sensor that looks at its lag."""
 
-import hashlib
-import json
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from stripe_platform.cdc.lag import Lag
+from stripe_platform.cdc.drain_requests import Threshold, as_text, run_key
 from stripe_platform.cdc.offsets import last_stable_offsets
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.features.assets import DRAIN_OP
@@ -17,9 +14,8 @@ from stripe_platform.features.sink import TABLES
 from stripe_platform.jobs import UNFINISHED, oltp_to_mongodb
 from stripe_platform.settings import Settings
 
-# A run costs three seconds of start. While the continuous process keeps up neither is ever reached.
-MANY_MESSAGES = 5_000
-LONG_UNREAD = timedelta(seconds=3)
+# A run costs three seconds of start. While the continuous mode keeps up neither is ever reached.
+DUE = Threshold(messages=5_000, age=timedelta(seconds=3))
 
 FIRST_PAUSE = timedelta(seconds=30)
 LONGEST_PAUSE = timedelta(minutes=10)
@@ -41,23 +37,16 @@ def documents_lag(
     try:
         with connect(settings) as documents:
             lags = mongodb_lag(settings, documents, TABLES)
-        due = [table for table, behind in lags.items() if is_due(behind)]
+        due = [table for table, behind in lags.items() if DUE.is_passed(behind)]
         if not due:
-            return dg.SkipReason(_quiet(lags))
+            return dg.SkipReason(DUE.why_not(lags))
         bounds = last_stable_offsets(settings, due)
     except StripePlatformError as error:
         return dg.SkipReason(f"the lag cannot be measured: {error}")
-    told = {table: {str(place): offset for place, offset in places.items()} for table, places in bounds.items()}
-    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
     return dg.RunRequest(
-        run_key=f"{key}-{now:%Y%m%dT%H%M}",
-        run_config=dg.RunConfig(ops={DRAIN_OP: {"config": {"bounds": told}}}),
+        run_key=run_key(bounds, now),
+        run_config=dg.RunConfig(ops={DRAIN_OP: {"config": {"bounds": as_text(bounds)}}}),
     )
-
-
-def is_due(behind: Lag) -> bool:
-    """Enough is unread to be worth a run, or something has been unread for long."""
-    return behind.messages >= MANY_MESSAGES or behind.seconds >= LONG_UNREAD.total_seconds()
 
 
 def paused_until(instance: dg.DagsterInstance) -> datetime | None:
@@ -73,12 +62,3 @@ def paused_until(instance: dg.DagsterInstance) -> datetime | None:
         return None
     last: datetime = records[0].update_timestamp
     return last + min(FIRST_PAUSE * (1 << (failures - 1)), LONGEST_PAUSE)
-
-
-def _quiet(lags: Mapping[str, Lag]) -> str:
-    messages = sum(behind.messages for behind in lags.values())
-    oldest = max(behind.seconds for behind in lags.values())
-    return (
-        f"{messages:,} unread, the oldest for {oldest:.1f} s: a drain starts at {MANY_MESSAGES:,} in one table "
-        f"or {LONG_UNREAD.total_seconds():.0f} s"
-    )

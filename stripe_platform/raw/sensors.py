@@ -1,6 +1,5 @@
 """When to drain: the sensor that looks at the lag of every raw change log, and the job it asks for."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -9,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from stripe_platform.cdc.lag import Lag
+from stripe_platform.cdc.drain_requests import Threshold, as_text, run_key
 from stripe_platform.cdc.offsets import last_stable_offsets
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.jobs import UNFINISHED
@@ -20,11 +19,9 @@ from stripe_platform.raw.change_log import next_offsets
 from stripe_platform.raw.pauses import REMEMBERED, FailedDrain, Pause, pause_of
 from stripe_platform.settings import Settings
 
-# A run costs three seconds of start: for fewer changes it waits until one has waited long enough.
-MANY_MESSAGES = 5_000
-# Above the pause of the continuous mode between two commits: while that keeps up no run is asked for. Without it a
-# change is in the log half a minute after its commit.
-LONG_UNREAD = timedelta(seconds=20)
+# A run costs three seconds of start. The age is above the pause of the continuous mode between two commits: while that
+# keeps up no run is asked for. Without it a change is in the log half a minute after its commit.
+DUE = Threshold(messages=5_000, age=timedelta(seconds=20))
 
 # Checks scan whole logs: they run with `oltp_to_warehouse`, not with every drain.
 drain_raw = dg.define_asset_job(
@@ -45,9 +42,9 @@ def raw_lag(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Sett
         return dg.SkipReason("the previous drain has not ended")
     try:
         lags = lag.raw_lag(settings)
-        due = [table for table, behind in lags.items() if is_due(behind)]
+        due = [table for table, behind in lags.items() if DUE.is_passed(behind)]
         if not due:
-            return dg.SkipReason(_quiet(lags))
+            return dg.SkipReason(DUE.why_not(lags))
         paused = _paused(context.instance, settings, due)
         ready = [table for table in due if table not in paused]
         if not ready:
@@ -58,19 +55,8 @@ def raw_lag(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Sett
     return dg.RunRequest(
         run_key=run_key(bounds, datetime.now(UTC)),
         asset_selection=[raw_key(table) for table in ready],
-        run_config=dg.RunConfig(ops={"raw": {"config": {"bounds": _as_text(bounds)}}}),
+        run_config=dg.RunConfig(ops={"raw": {"config": {"bounds": as_text(bounds)}}}),
     )
-
-
-def is_due(behind: Lag) -> bool:
-    """Enough is unread to be worth a run, or something has been unread for long."""
-    return behind.messages >= MANY_MESSAGES or behind.seconds >= LONG_UNREAD.total_seconds()
-
-
-def run_key(bounds: Mapping[str, Mapping[int, int]], now: datetime) -> str:
-    """One key per bounds and minute: a doubled tick asks once, and a failed drain is tried again after its pause."""
-    text = json.dumps(_as_text(bounds), sort_keys=True)
-    return f"{hashlib.sha256(text.encode()).hexdigest()[:16]}-{now:%Y%m%dT%H%M}"
 
 
 def _paused(instance: dg.DagsterInstance, settings: Settings, tables: list[str]) -> dict[str, Pause]:
@@ -99,20 +85,4 @@ def _failed_drain(record: dg.RunRecord) -> FailedDrain:
 def _waiting(paused: Mapping[str, Pause]) -> str:
     return "after failed drains the next try is made: " + "; ".join(
         f"{table} at {pause.until:%H:%M:%S} UTC ({pause.reason})" for table, pause in paused.items()
-    )
-
-
-def _as_text(bounds: Mapping[str, Mapping[int, int]]) -> dict[str, dict[str, int]]:
-    return {
-        table: {str(partition): offset for partition, offset in partitions.items()}
-        for table, partitions in bounds.items()
-    }
-
-
-def _quiet(lags: Mapping[str, Lag]) -> str:
-    messages = sum(behind.messages for behind in lags.values())
-    oldest = max(behind.seconds for behind in lags.values())
-    return (
-        f"{messages:,} unread, the oldest for {oldest:.1f} s: a drain starts at {MANY_MESSAGES:,} in one table "
-        f"or {LONG_UNREAD.total_seconds():.0f} s"
     )

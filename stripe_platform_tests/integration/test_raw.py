@@ -237,7 +237,7 @@ def test_the_sensor_asks_for_one_drain_of_the_table_that_is_behind_and_the_drain
     lake: Settings,
 ) -> None:
     drain(lake)
-    insert_merchants(lake, sensors.MANY_MESSAGES)
+    insert_merchants(lake, sensors.DUE.messages)
     make_cut(lake, timeout=timedelta(seconds=LIMIT_SECONDS))
     defs = dg.Definitions(
         assets=dg.load_assets_from_modules([assets]),
@@ -255,7 +255,7 @@ def test_the_sensor_asks_for_one_drain_of_the_table_that_is_behind_and_the_drain
         )
         assert run.success
         (materialization,) = run.asset_materializations_for_node("raw")
-        assert materialization.metadata["rows_added"].value == sensors.MANY_MESSAGES
+        assert materialization.metadata["rows_added"].value == sensors.DUE.messages
         assert materialization.metadata["dagster/row_count"].value == row_count(lake, "merchants")
         assert materialization.metadata["lag"].value == 0
         skip = sensors.raw_lag(tick)

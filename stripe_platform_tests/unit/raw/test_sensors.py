@@ -8,11 +8,12 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
+from stripe_platform.cdc.drain_requests import run_key
 from stripe_platform.cdc.lag import Lag
 from stripe_platform.raw import lag, sensors
 from stripe_platform.raw.assets import STOPPED_TAG, change_logs
 from stripe_platform.raw.change_log import ChangeLog
-from stripe_platform.raw.sensors import drain_raw, is_due, raw_lag, run_key
+from stripe_platform.raw.sensors import DUE, drain_raw, raw_lag
 from stripe_platform.settings import Settings
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -26,13 +27,13 @@ BOUNDS = {"charges": {0: 10, 1: 7}}
         (Lag(0, 0.0), False),
         # One marker of a transaction: nothing to read.
         (Lag(1, 0.0), False),
-        (Lag(4_999, 4.9), False),
+        (Lag(4_999, 19.9), False),
         (Lag(5_000, 0.1), True),
-        (Lag(1, 5.0), True),
+        (Lag(1, 20.0), True),
     ],
 )
 def test_many_unread_or_one_unread_for_long_is_worth_a_run(behind: Lag, due: bool) -> None:
-    assert is_due(behind) is due
+    assert DUE.is_passed(behind) is due
 
 
 def test_the_same_bounds_have_one_key_within_a_minute_and_another_after_it() -> None:
@@ -73,7 +74,7 @@ def test_a_quiet_change_stream_is_skipped_with_its_numbers(settings: Settings, m
     with dg.DagsterInstance.ephemeral() as instance:
         skip = raw_lag(dg.build_sensor_context(instance, resources={"settings": settings}))
     assert isinstance(skip, dg.SkipReason)
-    assert skip.skip_message == ("1,012 unread, the oldest for 1.5 s: a drain starts at 5,000 in one table or 5 s")
+    assert skip.skip_message == ("1,012 unread, the oldest for 1.5 s: a drain starts at 5,000 in one table or 20 s")
 
 
 def fail(instance: dg.DagsterInstance, stopped: dict[str, str] | None, **bounds: dict[str, int]) -> None:
