@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated, Literal, ParamSpec
 
 import typer
 from rich.console import Console
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 P = ParamSpec("P")
+Sink = Literal["raw", "mongodb"]
 # Results go to stdout alone, so that a script can read them; all else goes here. What is told may quote file names,
 # data or other programs: brackets and colons in it are no markup.
 messages = Console(stderr=True, markup=False, emoji=False)
@@ -165,7 +166,8 @@ def snapshot(
 @app.command()
 @_plain_errors
 def stream(
-    sink: Annotated[str | None, typer.Option(help="One sink in this process, unwatched: raw or mongodb.")] = None,
+    sink: Annotated[Sink | None, typer.Option(help="One sink in this process, with nobody to start it again.")] = None,
+    watched: Annotated[bool, typer.Option("--watched", hidden=True)] = False,
 ) -> None:
     """Keep the raw change log and MongoDB at the end of the topics until Ctrl-C or SIGTERM."""
     from stripe_platform.stream.run import run_sink, run_stream
@@ -173,7 +175,7 @@ def stream(
     if sink is None:
         run_stream(load_settings())
     else:
-        run_sink(load_settings(), sink)
+        run_sink(load_settings(), sink, is_watched=watched)
 
 
 @app.command()

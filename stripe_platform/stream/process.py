@@ -54,7 +54,7 @@ class SinkProcess:
         self._close()
         self._started_at = now
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "stripe_platform.cli", "stream", "--sink", self.sink],
+            [sys.executable, "-m", "stripe_platform.cli", "stream", "--sink", self.sink, "--watched"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,6 +1,7 @@
 """The continuous mode: a process per sink, watched; their lag measured; metrics served; Dagster told."""
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -31,14 +32,18 @@ REPORTS_LOOKED_AT_EVERY_S = 10.0
 log = logging.getLogger(__name__)
 
 
-def run_sink(settings: Settings, sink: str) -> None:
-    """Follow the topics with one sink until SIGINT, SIGTERM or the end of standard input; progress goes to stdout."""
+def run_sink(settings: Settings, sink: str, *, is_watched: bool = False) -> None:
+    """Follow the topics with one sink until SIGINT or SIGTERM; progress goes to stdout.
+
+    `is_watched`: also until standard input ends, as it does when the process at its other end is gone.
+    """
 
     def tell(progress: Progress) -> None:
         print(progress.to_line(), flush=True)  # noqa: T201 - a pipe to the process that watches this one
 
     with _stop_event() as stop:
-        threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
+        if is_watched:
+            threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
         follow(settings, sink, stop, tell)
 
 
@@ -118,6 +123,7 @@ def _stop_event() -> Iterator[threading.Event]:
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:
-    # Whoever watches holds the other end: when that process is gone, so is this one's purpose.
-    sys.stdin.read()
+    # Not by sys.stdin, whose lock this thread would still hold when the interpreter shuts down.
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
     stop.set()
