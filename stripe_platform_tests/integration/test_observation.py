@@ -18,7 +18,7 @@ from stripe_platform.cdc.slot import SLOT, slot_state
 from stripe_platform.cdc.topics import topic_for
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.tables import TABLES_BY_NAME
-from stripe_platform.raw import lag, lag_checks
+from stripe_platform.raw import lag_checks
 from stripe_platform.raw.drain import drain
 from stripe_platform.settings import Settings
 from stripe_platform.status import platform_status
@@ -153,7 +153,7 @@ def test_the_lag_check_fails_for_the_table_that_is_behind_and_passes_after_its_d
 ) -> None:
     drain(lake)
     insert_merchants(lake, 30)
-    monkeypatch.setattr(lag, "MOST_UNREAD", 20)
+    monkeypatch.setattr("stripe_platform.cdc.lag.MOST_UNREAD", 20)
 
     def failing() -> list[str]:
         found = evaluated(lake, lag_checks.raw_lag_is_below_its_limit)

@@ -138,5 +138,5 @@ def test_lines_of_several_servers_bear_their_names_and_missing_logs_are_said(set
 
 
 def test_an_unknown_server_is_refused_with_those_there_are(settings: Settings) -> None:
-    with pytest.raises(UnknownServer, match=r"no server 'kafak'.*postgres, kafka, mongodb, connect, dagster"):
+    with pytest.raises(UnknownServer, match=r"no server 'kafak'.*postgres, kafka, mongodb, connect, stream, dagster"):
         show_logs(settings, "kafak", lines=5, following=False, out=io.StringIO(), told=Console(file=io.StringIO()))

@@ -117,7 +117,7 @@ def test_the_supervisor_gives_each_program_its_own_secrets_and_a_log(tmp_path: P
     parser = configparser.RawConfigParser(inline_comment_prefixes=(";", "#"))
     parser.read_string(text)
     with_password = [name for name in parser.sections() if settings.secret("cdc_password") in str(parser.items(name))]
-    assert with_password == ["program:connect", "program:dagster"]
+    assert with_password == ["program:connect", "program:stream", "program:dagster"]
     for server in EVERY_SERVER:
         section = parser[f"program:{server.name}"]
         assert section["stdout_logfile"] == f"{tmp_path}/100%%/logs/{server.name}.log"

@@ -29,7 +29,7 @@ def test_stopping_what_never_ran_leaves_no_trace(settings: Settings) -> None:
 
 def test_servers_that_never_ran_are_stopped(settings: Settings) -> None:
     states = stack.server_states(settings)
-    assert [state.name for state in states] == ["postgres", "kafka", "mongodb", "connect", "dagster"]
+    assert [state.name for state in states] == ["postgres", "kafka", "mongodb", "connect", "stream", "dagster"]
     assert {(state.state, state.pid) for state in states} == {("STOPPED", None)}
 
 
