@@ -15,6 +15,7 @@ from stripe_platform.features.windows import AsOf
 
 SINK_COLLECTION = "sink"
 SINK = "mongodb"
+SNAPSHOT_UNAVAILABLE = 246
 
 
 @dataclass(frozen=True)
