@@ -117,6 +117,10 @@ def ensure_collections(documents: Documents, collections: Sequence[Collection] =
     for collection in collections:
         _ensure_validator(documents, collection, existing.get(collection.name))
         _ensure_indexes(documents, collection)
+    if any(collection.name not in existing for collection in collections):
+        # What was just made is in no snapshot to read from until something else is written: within ten seconds.
+        note = {"w": "majority", "j": True}
+        documents.client.admin.command("appendOplogNote", 1, data={"made": documents.name}, writeConcern=note)
 
 
 def _ensure_validator(documents: Documents, collection: Collection, options: Mapping[str, Any] | None) -> None:
