@@ -1,1 +1,1 @@
-"""Documents and features in MongoDB: every change of the captured tables, readable within a second."""
+"""Documents and features in MongoDB: every change of the captured tables, readable moments later."""

@@ -1,6 +1,7 @@
 """Records as the connector writes them, put into the topics of captured tables by hand."""
 
 import json
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,6 +9,7 @@ from uuid import UUID, uuid4
 
 from confluent_kafka import Producer
 
+from stripe_platform.cdc.offsets import all_written_visible
 from stripe_platform.cdc.topics import LARGEST_MESSAGE_BYTES, topic_for
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.settings import Settings
@@ -46,6 +48,13 @@ def transactions(settings: Settings) -> Iterator[Producer]:
     )
     producer.init_transactions(LIMIT_SECONDS)
     yield producer
+    # A commit is acknowledged before its markers are in the partitions.
+    deadline = time.monotonic() + LIMIT_SECONDS
+
+    def check_time() -> None:
+        assert time.monotonic() < deadline, "what was committed has not become visible"
+
+    all_written_visible(settings, TABLES_BY_NAME, check_time)
 
 
 def write(producer: Producer, records: Iterable[Record], *, committed: bool = True) -> None:
