@@ -28,7 +28,9 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from stripe_platform.features.definitions import FEATURES
-from stripe_platform.features.online import SINK, SINK_COLLECTION, FeatureVector, read
+from stripe_platform.features.hold import COLLECTION as SINK_COLLECTION
+from stripe_platform.features.hold import ID as SINK
+from stripe_platform.features.online import FeatureVector, read
 from stripe_platform.features.payments import CHARGES, PAYMENT_INDEXES, Entity, Payment
 from stripe_platform.features.tiles import TILE_INDEXES, TILE_VALIDATOR, deltas, total, write
 from stripe_platform.features.windows import DAY, HOUR, AsOf

@@ -8,13 +8,12 @@ from typing import Any
 from pymongo.database import Database
 from pymongo.read_concern import ReadConcern
 
+from stripe_platform.features import hold
 from stripe_platform.features.evaluation import Found, Value, values_of
 from stripe_platform.features.payments import Entity, Payment, payment_of
 from stripe_platform.features.queries import PART, Pipeline, part, questions
 from stripe_platform.features.windows import AsOf
 
-SINK_COLLECTION = "sink"
-SINK = "mongodb"
 SNAPSHOT_UNAVAILABLE = 246
 
 
@@ -48,14 +47,17 @@ def read(
     if payment is not None and as_of != AsOf(payment.created, payment.id):
         raise ValueError("the payment being scored must be at as_of: AsOf(payment.created, payment.id)")
     keys = {Entity.CARD: card, Entity.CUSTOMER: customer, Entity.MERCHANT: merchant}
-    pipeline: Pipeline = [{"$match": {"_id": SINK}}, {"$project": {"_id": 0, "version": 1, "offsets": 1, PART: SINK}}]
+    pipeline: Pipeline = [
+        {"$match": {"_id": hold.ID}},
+        {"$project": {"_id": 0, "version": 1, "offsets": 1, PART: hold.COLLECTION}},
+    ]
     pipeline += [
         {"$unionWith": {"coll": collection, "pipeline": question}}
         for entity, key in keys.items()
         if key is not None
         for collection, question in questions(entity, key, as_of)
     ]
-    sink = database.get_collection(SINK_COLLECTION, read_concern=ReadConcern("snapshot"))
+    sink = database.get_collection(hold.COLLECTION, read_concern=ReadConcern("snapshot"))
     parts: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     with sink.aggregate(pipeline) as answer:
         for document in answer:
@@ -64,7 +66,7 @@ def read(
     for entity, key in keys.items():
         own = payment if payment is not None and payment.key(entity) == key else None
         values |= values_of(entity, None if key is None else _found(entity, parts), as_of, own)
-    state = parts[SINK][0] if parts[SINK] else {}
+    state = parts[hold.COLLECTION][0] if parts[hold.COLLECTION] else {}
     return FeatureVector(values, state.get("offsets", {}), state.get("version"))
 
 

@@ -10,9 +10,8 @@ from datetime import datetime, timedelta
 from stripe_platform.cdc.holes import known_holes
 from stripe_platform.cdc.offsets import last_stable_offsets, topic_ids
 from stripe_platform.cdc.snapshot import SnapshotTaken
-from stripe_platform.oltp.connection import connect
 from stripe_platform.raw.change_log import GAP, ChangeLog, LostRace, retry_lost_race
-from stripe_platform.raw.definition import table_definition
+from stripe_platform.raw.definition import postgres_clock, table_definition
 from stripe_platform.raw.drain import drain_up_to
 from stripe_platform.settings import Settings
 
@@ -45,14 +44,6 @@ def mend(settings: Settings, holes: Mapping[str, str], *, take_snapshots: TakeSn
     for table in tables:
         _close(settings, table, holes[table], whole[table])
     drain_up_to(settings, tables, whole, limit=limit)
-
-
-def postgres_clock(settings: Settings) -> datetime:
-    """The time now, by the clock that snapshots are requested by."""
-    with connect(settings) as postgres:
-        now: datetime
-        ((now,),) = postgres.execute("SELECT clock_timestamp()").fetchall()
-    return now
 
 
 def _has_made_up_for(settings: Settings, table: str, hole: str) -> bool:

@@ -18,9 +18,9 @@ from stripe_platform.cdc.topics import topic_for
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.raw.change_log import ChangeLog, next_offsets, retry_lost_race, set_aside
-from stripe_platform.raw.definition import require_captured, table_definition
+from stripe_platform.raw.definition import postgres_clock, require_captured, table_definition
 from stripe_platform.raw.drain import SINK, drain_up_to
-from stripe_platform.raw.mending import TakeSnapshots, mend, open_holes, postgres_clock
+from stripe_platform.raw.mending import TakeSnapshots, mend, open_holes
 from stripe_platform.settings import Settings
 
 Offsets = dict[str, dict[int, int]]

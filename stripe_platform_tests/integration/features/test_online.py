@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from pymongo.database import Database
 from pymongo.errors import WriteError
 
-from stripe_platform.features.online import SINK, SINK_COLLECTION, FeatureVector, read
+from stripe_platform.features.hold import COLLECTION as SINK_COLLECTION
+from stripe_platform.features.hold import ID as SINK
+from stripe_platform.features.online import FeatureVector, read
 from stripe_platform.features.payments import AMOUNT_LIMIT, CHARGES, PAYMENT_INDEXES, Entity, Payment, payment_of
 from stripe_platform.features.queries import questions
 from stripe_platform.features.tiles import TILE_INDEXES, TILE_VALIDATOR, deltas, total, write
