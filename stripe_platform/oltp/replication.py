@@ -32,8 +32,10 @@ def ensure_replication(connection: psycopg.Connection, settings: Settings) -> bo
         _record_unpublished(connection, wanted, published_tables(connection))
         changed = [
             _ensure_role(connection, settings),
-            _ensure_grants(connection, wanted),
+            # Before the grants: it waits for autovacuum to leave the tables, which itself waits for whoever has
+            # granted on them.
             _ensure_publication(connection, wanted),
+            _ensure_grants(connection, wanted),
         ]
     return any(changed)
 
@@ -80,8 +82,8 @@ def refresh_replication(connection: psycopg.Connection, published_before: frozen
         taken_out = {name for _, name in wanted} & published_before - published_tables(connection)
         changed = {table for table in taken_out if _has_changed_rows(connection, table)}
         _record_unpublished(connection, wanted, published_before - changed)
-        _ensure_grants(connection, wanted)
         _ensure_publication(connection, wanted)
+        _ensure_grants(connection, wanted)
 
 
 def _record_unpublished(connection: psycopg.Connection, wanted: _Published, published: frozenset[str]) -> None:

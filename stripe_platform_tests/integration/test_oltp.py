@@ -622,6 +622,34 @@ def test_grants_and_publication_that_someone_widened_are_put_right(new_database:
     assert not migrate(settings).replication_changed
 
 
+def test_a_table_that_is_being_analyzed_while_grants_and_publication_are_mended_does_not_deadlock(
+    new_database: NewDatabase,
+) -> None:
+    settings = new_database()
+    migrate(settings)
+    with connect(settings) as connection:
+        connection.execute("GRANT SELECT, INSERT ON payments.customers TO cdc")
+        connection.execute("DROP PUBLICATION stripe_platform")
+    outcomes: list[bool | Exception] = []
+
+    def mend() -> None:
+        try:
+            outcomes.append(migrate(settings).replication_changed)
+        except errors.DeadlockDetected as deadlock:
+            outcomes.append(deadlock)
+
+    with connect(settings) as analyzing:
+        analyzing.execute("LOCK TABLE payments.customers IN SHARE UPDATE EXCLUSIVE MODE")
+        other = threading.Thread(target=mend)
+        other.start()
+        wait_until_someone_waits_for_a_lock(settings)
+        analyzing.execute("ANALYZE payments.customers")
+        analyzing.commit()
+    other.join(timeout=30)
+
+    assert outcomes == [True]
+
+
 @pytest.fixture
 def changes(database: Settings) -> Iterator[Callable[[], list[bytes]]]:
     """What pgoutput sends to a reader of the publication since the start of the test, message by message."""
