@@ -17,6 +17,8 @@ MICROSECONDS_A_DAY = 86_400_000_000
 # exchange_rates.rate is numeric(20, 10).
 RATE_DECIMALS = 10
 LARGEST_AMOUNT = 2**63 - 1
+# Rates come every working day: so far back the last one before a payment is looked for first.
+NEAR_DAYS = 7
 
 CurrencyDay = tuple[str, int]
 
@@ -78,28 +80,35 @@ class Rates:
         if not first_and_last:
             return
         self._parents.load(row_id("currencies", currency) for currency in first_and_last)
-        for currency, (first, last) in first_and_last.items():
-            self._load(currency, first, last)
+        stored: dict[str, list[Mapping[str, Any]]] = {currency: [] for currency in first_and_last}
+        for rate in self._near(first_and_last):
+            stored[rate["currency"]].append(rate)
+        for currency, (first, _) in first_and_last.items():
+            rows = self._as_changed(currency, stored[currency])
+            if not any(first - NEAR_DAYS < day <= first for day in rows):
+                rows |= self._as_changed(currency, self._up_to(currency, first - NEAR_DAYS))
+            self._days[currency] = sorted(rows)
+            self._by_day |= {(currency, day): rate for day, rate in rows.items()}
 
-    def _load(self, currency: str, first: int, last: int) -> None:
-        stored = [*self._up_to(currency, first), *self._after(currency, first, last)]
-        changed = self._changed.get(currency, {})
-        rows = {rate["day"]: rate for rate in stored if rate["day"] not in changed}
-        rows |= {day: row.row for day, row in changed.items() if row.row is not None}
-        self._days[currency] = sorted(rows)
-        self._by_day |= {(currency, day): rate for day, rate in rows.items()}
+    def _near(self, first_and_last: Mapping[str, tuple[int, int]]) -> list[Mapping[str, Any]]:
+        """The stored rates from shortly before the first day to the last one, of all currencies at once."""
+        near = [
+            {"row.currency": currency, "row.day": {"$gt": first - NEAR_DAYS, "$lte": last}}
+            for currency, (first, last) in first_and_last.items()
+        ]
+        return [found["row"] for found in self._rows.find({"$or": near}, {"row": 1}, session=self._session)]
 
     def _up_to(self, currency: str, day: int) -> list[Mapping[str, Any]]:
         # So many that one of them is untouched by the batch, if there is one.
         limit = 1 + len(self._changed.get(currency, ()))
-        return self._stored({"row.currency": currency, "row.day": {"$lte": day}}, limit)
+        found = self._rows.find({"row.currency": currency, "row.day": {"$lte": day}}, {"row": 1}, session=self._session)
+        return [document["row"] for document in found.sort("row.day", -1).limit(limit)]
 
-    def _after(self, currency: str, first: int, last: int) -> list[Mapping[str, Any]]:
-        return self._stored({"row.currency": currency, "row.day": {"$gt": first, "$lte": last}}) if last > first else []
-
-    def _stored(self, condition: Mapping[str, Any], limit: int = 0) -> list[Mapping[str, Any]]:
-        found = self._rows.find(condition, {"row": 1}, session=self._session).sort("row.day", -1).limit(limit)
-        return [document["row"] for document in found]
+    def _as_changed(self, currency: str, stored: Iterable[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+        """{day: rate} as the batch leaves them."""
+        changed = self._changed.get(currency, {})
+        rows = {rate["day"]: rate for rate in stored if rate["day"] not in changed}
+        return rows | {day: row.row for day, row in changed.items() if row.row is not None}
 
     def conversion(self, currency: str, day: int) -> Conversion | None:
         """For a currency and day that were loaded; None when no rate, or not the currency, has come."""

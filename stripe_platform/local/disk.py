@@ -25,7 +25,10 @@ def data_folders(settings: Settings) -> Mapping[str, Path]:
     """
     home = settings.home
     inside = {f"the stack's {name}": home / name for name in CONTENTS} | {"the stack's lake/raw": settings.lake}
-    elsewhere = {what: path.resolve() for what, path in inside.items() if _is_elsewhere(path, home)}
+    root, device = home.resolve(), home.stat().st_dev if home.exists() else None
+    elsewhere = {
+        what: resolved for what, path in inside.items() if _is_elsewhere(resolved := path.resolve(), root, device)
+    }
     return {"the stack's folder": settings.home, **elsewhere}
 
 
@@ -48,8 +51,7 @@ def check_free_space(
             raise NotEnoughDisk(folder, free, needed)
 
 
-def _is_elsewhere(path: Path, home: Path) -> bool:
-    resolved = path.resolve()
-    if not resolved.is_relative_to(home.resolve()):
+def _is_elsewhere(path: Path, home: Path, device: int | None) -> bool:
+    if not path.is_relative_to(home):
         return True
-    return resolved.exists() and resolved.stat().st_dev != home.stat().st_dev
+    return path.exists() and path.stat().st_dev != device
