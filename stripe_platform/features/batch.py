@@ -1,6 +1,6 @@
 """Charges in the course of one batch: read, changed, composed anew, and written where they differ."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -13,11 +13,15 @@ from stripe_platform.features.connection import Documents
 from stripe_platform.features.exchange import Rates, day_of
 from stripe_platform.features.ids import prefixed
 from stripe_platform.features.parents import Parents, row_id
+from stripe_platform.features.projection import take_all
 from stripe_platform.features.reading import find_raw
-from stripe_platform.features.writing import Write, write_all
+from stripe_platform.features.slices import in_slices
+from stripe_platform.features.writing import Write, write_ahead
 
 # Composed at once, which bounds memory however many charges embed a row.
 _CHUNK = 2_000
+# Composed while as many are written.
+_WRITTEN_AT_ONCE = 500
 
 
 class TileWriter(Protocol):
@@ -36,8 +40,9 @@ class ChargeBatch:
     def __init__(self, session: ClientSession, documents: Documents, parents: Parents, now: datetime) -> None:
         self._session, self._documents, self._parents, self._now = session, documents, parents, now
         self.rates = Rates(session, documents, parents)
-        self._composed: set[str] = set()
-        self._writes: list[Write] = []
+        # With the last change of each.
+        self._own: dict[str, tuple[Charge, Change]] = {}
+        self._again: dict[str, Write] = {}
         self.stale = 0
 
     def take(self, changes: Sequence[Change]) -> None:
@@ -46,31 +51,43 @@ class ChargeBatch:
         charges = {id_: Charge(id_, None) for id_, _ in keyed}
         for found in self._find({"_id": {"$in": list(charges)}}) if charges else ():
             charges[found["_id"]] = Charge(found["_id"], found)
-        for id_, change in keyed:
-            if not charges[id_].take(change):
-                self.stale += 1
-        self._compose([charge for charge in charges.values() if charge.last is not None])
+        self.stale += take_all((charges[id_].take, change) for id_, change in keyed)
+        self._own = {charge.id: (charge, charge.last) for charge in charges.values() if charge.last is not None}
 
     def compose_again(self, condition: Mapping[str, Any]) -> None:
         """Compose anew the stored charges that the condition finds and the batch has not touched."""
-        chunk: list[Charge] = []
-        for found in self._find(condition):
-            if found["_id"] in self._composed:
-                continue
-            chunk.append(Charge(found["_id"], found))
-            if len(chunk) == _CHUNK:
-                self._compose(chunk)
-                chunk = []
-        self._compose(chunk)
+        found = (document for document in self._find(condition) if not self._has(document["_id"]))
+        for chunk in in_slices(found, _CHUNK):
+            charges = [Charge(document["_id"], document) for document in chunk]
+            self._load_parents(charges)
+            for charge in charges:
+                write = self._composed(charge, self._cause(charge))
+                # What was changed by none of its own rows may well be what it was.
+                if write.update():
+                    self._again[charge.id] = write
 
     def write(self, features: TileWriter | None) -> int:
         """Write what differs from what is stored; how many documents that were."""
-        written = write_all(self._session, self._documents, COLLECTION, self._writes)
+        # All that is read: from here on the session is at work with the writes.
+        self._load_parents([charge for charge, _ in self._own.values()])
+        count = 0
+        for written in write_ahead(self._session, self._documents, COLLECTION, self._chunks()):
+            count += len(written)
+            if features is not None:
+                for write in written:
+                    features.deltas(write.before, write.document)
         if features is not None:
-            for write in written:
-                features.deltas(write.before, write.document)
             features.write(self._session)
-        return len(written)
+        return count
+
+    def _chunks(self) -> Iterator[list[Write]]:
+        if self._again:
+            yield list(self._again.values())
+        for some in in_slices(self._own.values(), _WRITTEN_AT_ONCE):
+            yield [self._composed(charge, last) for charge, last in some]
+
+    def _has(self, id_: str) -> bool:
+        return id_ in self._own or id_ in self._again
 
     def _find(self, condition: Mapping[str, Any]) -> Iterator[RawBSONDocument]:
         return find_raw(self._session, self._documents, COLLECTION, condition)
@@ -108,17 +125,10 @@ class ChargeBatch:
                         owners[table, keys[child["id"]]] = found["_id"]
         return owners
 
-    def _compose(self, charges: Sequence[Charge]) -> None:
-        self._load_parents(charges)
-        for charge in charges:
-            self._composed.add(charge.id)
-            document = charge.compose(self._parents, self.rates, self._now)
-            write = Write(charge.before, document, charge.last or self._cause(charge))
-            # What was changed by none of its own rows may well be what it was.
-            if charge.last is not None or write.update():
-                self._writes.append(write)
+    def _composed(self, charge: Charge, cause: Change) -> Write:
+        return Write(charge.before, charge.compose(self._parents, self.rates, self._now), cause)
 
-    def _load_parents(self, charges: Sequence[Charge]) -> None:
+    def _load_parents(self, charges: Collection[Charge]) -> None:
         methods = {charge.method_id for charge in charges}
         self._parents.load(id_ for id_ in methods | {charge.intent_id for charge in charges} if id_)
         held = [method for id_ in methods if id_ and (method := self._parents.row(id_))]

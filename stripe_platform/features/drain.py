@@ -16,6 +16,7 @@ from stripe_platform.cdc.report import Offsets, TableDrained, TablesStopped, dra
 from stripe_platform.cdc.topics import topic_for
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.features import dead_letters
+from stripe_platform.features.collecting import seldom_collecting
 from stripe_platform.features.decoder import Columns, TableDecoder
 from stripe_platform.features.hold import Held
 from stripe_platform.features.intake import Batch, Intake, Point, Source, nowhere
@@ -36,6 +37,8 @@ SINK = Sink(
     after_loss="build the documents anew: `stripe-platform rebuild {table}`",
 )
 RUN_LIMIT = timedelta(seconds=45)
+# Batches are some megabytes, and many a second.
+SPACE_CHECKED_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,7 @@ class _Drain:
         self._settings, self._store, self._tables, self._bounds, self._at = settings, store, tables, bounds, at
         self._follow = follow
         self._started = time.monotonic()
+        self._space_checked = -SPACE_CHECKED_EVERY_S
         self._limit = limit.total_seconds()
         self._is_done = False
         self._rows: Counter[str] = Counter()
@@ -167,7 +171,11 @@ class _Drain:
             return
         starts = {source.table: source.next_offsets for source in sources.values()}
         # While MongoDB works on a batch, the next one is read and decoded.
-        with TopicReader(self._settings, SINK, starts) as topics, ThreadPoolExecutor(1, "intake") as ahead:
+        with (
+            seldom_collecting(),
+            TopicReader(self._settings, SINK, starts) as topics,
+            ThreadPoolExecutor(1, "intake") as ahead,
+        ):
             intake = Intake(topics, sources, self._at)
             upcoming = ahead.submit(intake.next_batch)
             while not self.is_over:
@@ -193,15 +201,17 @@ class _Drain:
     def _apply(self, writer: Writer, batch: Batch) -> None:
         if not batch.moved:
             return
-        # Not in the intake: a full disk ends the drain, it does not stop one table after the other.
-        check_free_space(self._settings)
         began = time.monotonic()
+        if began >= self._space_checked + SPACE_CHECKED_EVERY_S:
+            # Not in the intake: a full disk ends the drain, it does not stop one table after the other.
+            check_free_space(self._settings)
+            self._space_checked = began
         while True:
             try:
                 done = self._write(writer, batch)
                 break
             except Unprojectable as refused:
-                batch = batch.without(refused.change, refused.reason)
+                batch = batch.without(refused.refused)
         self._at("committed")
         self._count(batch, done)
         if self._follow is not None:

@@ -20,20 +20,21 @@ LARGEST_DOCUMENT = 16 * 1024 * 1024
 TOO_LARGE = "its document would be larger than 16 MiB"
 DEEPEST_LEVEL = 100
 
-_NOT_ENCODABLE = (BSONError, OverflowError, UnicodeEncodeError, RecursionError)
+# What the driver raises for a document that it cannot write; `BSONError` also when it is too large.
+NOT_ENCODABLE = (BSONError, OverflowError, UnicodeEncodeError, RecursionError)
 
 
 def encoded(document: Mapping[str, Any], change: Change) -> RawBSONDocument:
     """The document as bytes; `Unprojectable` when it cannot be stored, with `change` as the one that made it so."""
     try:
         data = bson.encode(document)
-    except _NOT_ENCODABLE:
+    except NOT_ENCODABLE:
         # Raised outside the handler: the driver's message quotes the value.
         data = None
     if data is None:
-        raise Unprojectable(change, "it holds a value that BSON has no type for")
+        raise Unprojectable((change, "it holds a value that BSON has no type for"))
     if len(data) > LARGEST_DOCUMENT:
-        raise Unprojectable(change, TOO_LARGE)
+        raise Unprojectable((change, TOO_LARGE))
     return RawBSONDocument(data)
 
 
@@ -43,7 +44,7 @@ def check_values(change: Change) -> None:
         kind = value.__class__
         if (kind is dict or kind is list) and value and (fault := _fault(value)):
             name = next(name for name, held in change.row.items() if held is value)
-            raise Unprojectable(change, f"column {name} {fault}")
+            raise Unprojectable((change, f"column {name} {fault}"))
 
 
 def _fault(value: Any, level: int = 1) -> str | None:

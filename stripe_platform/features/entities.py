@@ -68,7 +68,7 @@ class Entity:
 
 def _check_created(change: Change) -> None:
     if not 0 <= change.row["created"] < _END_OF_DATES:
-        raise Unprojectable(change, "column created is outside the years 1970 to 9999, and decides when it expires")
+        raise Unprojectable((change, "column created is outside the years 1970 to 9999, and decides when it expires"))
 
 
 def entity_id_of(change: Change) -> str:

@@ -1,7 +1,7 @@
 """From the topics to batches of changes: everything of a drain that MongoDB takes no part in."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -12,6 +12,7 @@ from stripe_platform.features.changes import Change
 from stripe_platform.features.dead_letters import Letter
 from stripe_platform.features.decoder import TableDecoder
 from stripe_platform.features.offsets import TableOffsets
+from stripe_platform.features.projection import without
 
 # A batch is one transaction: with more it is no faster, and whoever loses a race loses more.
 MOST_RECORDS = 2_000
@@ -41,13 +42,16 @@ class Batch:
     errors: dict[str, StripePlatformError] = field(default_factory=dict)
     is_last: bool = False
 
-    def without(self, refused: Change, reason: str) -> "Batch":
-        """The batch with a letter in place of this change."""
-        place = (refused.partition, refused.offset)
-        event = next(event for event in self.records[refused.table] if (event.partition, event.offset) == place)
-        letter = Letter.of(refused.table, self.moved[refused.table].topic_id, event, reason)
-        changes = [change for change in self.changes if change is not refused]
-        return replace(self, changes=changes, letters=[*self.letters, letter])
+    def without(self, refused: Sequence[tuple[Change, str]]) -> "Batch":
+        """The batch with letters, which say the reasons, in place of these changes."""
+        reasons = {(change.table, change.partition, change.offset): reason for change, reason in refused}
+        letters = [
+            Letter.of(table, self.moved[table].topic_id, event, reasons[table, event.partition, event.offset])
+            for table in sorted({table for table, _, _ in reasons})
+            for event in self.records[table]
+            if (table, event.partition, event.offset) in reasons
+        ]
+        return replace(self, changes=without(self.changes, refused), letters=[*self.letters, *letters])
 
 
 class Source:

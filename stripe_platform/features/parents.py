@@ -13,7 +13,7 @@ from stripe_platform.features.connection import Documents
 from stripe_platform.features.encoding import check_values
 from stripe_platform.features.ids import PREFIXES, prefixed, with_references
 from stripe_platform.features.positions import advanced, is_stale
-from stripe_platform.features.projection import Unprojectable
+from stripe_platform.features.projection import Unprojectable, take_all
 from stripe_platform.features.reading import find_raw
 from stripe_platform.features.unchanged import with_unchanged
 from stripe_platform.features.writing import Write, marker_expiry
@@ -88,7 +88,7 @@ class SourceRow:
             check_values(change)
             if change.table == "exchange_rates" and not Decimal(change.row["rate"]).is_finite():
                 # numeric's NaN passes the table's check, for PostgreSQL has it greater than any number.
-                raise Unprojectable(change, "column rate is not a number")
+                raise Unprojectable((change, "column rate is not a number"))
             row = with_references(with_unchanged(change, self.row))
             if change.table in ("payment_intents", "payment_methods"):
                 row["id"] = prefixed(change.table, row["id"])
@@ -131,9 +131,7 @@ class Parents:
         self._changed = {id_: SourceRow(id_, None) for id_, _ in keyed}
         for found in find_raw(self._session, self._documents, COLLECTION, {"_id": {"$in": list(self._changed)}}):
             self._changed[found["_id"]] = SourceRow(found["_id"], found)
-        for id_, change in keyed:
-            if not self._changed[id_].take(change):
-                self.stale += 1
+        self.stale += take_all((self._changed[id_].take, change) for id_, change in keyed)
         self._known = {id_: row.row for id_, row in self._changed.items()}
 
     def load(self, ids: Iterable[str]) -> None:

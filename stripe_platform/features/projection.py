@@ -1,6 +1,6 @@
 """What the writers of the store ask of those who turn changes into documents."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,14 +13,37 @@ Documents = Database[dict[str, Any]]
 
 
 class Unprojectable(Exception):
-    """A change that cannot become a document; the reason holds nothing of it.
+    """Changes that cannot become documents, each with the reason, which holds nothing of it.
 
-    Not for users: its record goes to the dead letters and the other changes are projected without it.
+    Not for users: their records go to the dead letters and the other changes are projected without them.
     """
 
-    def __init__(self, change: Change, reason: str) -> None:
-        super().__init__(reason)
-        self.change, self.reason = change, reason
+    def __init__(self, *refused: tuple[Change, str]) -> None:
+        super().__init__("; ".join(dict.fromkeys(reason for _, reason in refused)))
+        self.refused = refused
+
+
+def without(changes: Iterable[Change], refused: Iterable[tuple[Change, str]]) -> list[Change]:
+    """The changes that are not among the refused ones."""
+    gone = {id(change) for change, _ in refused}
+    return [change for change in changes if id(change) not in gone]
+
+
+def take_all(takes: Iterable[tuple[Callable[[Change], bool], Change]]) -> int:
+    """Have each change taken; how many were stale. `Unprojectable` with all that cannot be taken.
+
+    All of them, for what is projected again is the whole batch.
+    """
+    stale = 0
+    refused: list[tuple[Change, str]] = []
+    for take, change in takes:
+        try:
+            stale += not take(change)
+        except Unprojectable as error:
+            refused += error.refused
+    if refused:
+        raise Unprojectable(*refused)
+    return stale
 
 
 class Projected(Protocol):
@@ -39,7 +62,7 @@ class Projected(Protocol):
 class Projector(Protocol):
     """Turns changes into documents; a module of functions with these names is one.
 
-    Each raises `Unprojectable` for a change that cannot be applied: all is then done again without it.
+    Each raises `Unprojectable` for changes that cannot be applied: all is then done again without them.
     """
 
     def project(self, session: ClientSession, documents: Documents, changes: Sequence[Change], /) -> Projected:

@@ -13,12 +13,14 @@ from stripe_platform.features.connection import Documents
 from stripe_platform.features.entities import Entity, entity_id_of
 from stripe_platform.features.exchange import Rates
 from stripe_platform.features.parents import Parents
-from stripe_platform.features.projection import Unprojectable
+from stripe_platform.features.projection import Unprojectable, take_all
 from stripe_platform.features.reading import find_raw
 from stripe_platform.features.writing import write_all
 
 # The captured tables that have a place in the documents.
 TABLES = (*parents.KEYS, *charges.TABLES, *entities.TABLES)
+
+_TRUNCATED = "the table was truncated, which says nothing of its rows"
 
 # Of a batch with many charges to compose anew, so many in a transaction.
 SLICE = 2_000
@@ -39,8 +41,8 @@ def project(
     """Apply the changes, those of a partition in offset order, within the session's running transaction.
 
     Nothing is written for a stale change, so that a replay changes no document. `Unprojectable` for
-    the first change that cannot become a document: the transaction has to be aborted, and the others projected
-    without it. Where the changes touch rows that many charges embed, `ahead` keeps the transaction small.
+    changes that cannot become documents: the transaction has to be aborted, and the others projected
+    without them. Where the changes touch rows that many charges embed, `ahead` keeps the transaction small.
     """
     now = datetime.now(UTC)
     of_parents, of_charges, of_entities = _sorted_out(changes)
@@ -102,9 +104,9 @@ def _sorted_out(changes: Sequence[Change]) -> tuple[list[Change], list[Change], 
     kinds: tuple[list[Change], list[Change], list[Change]] = [], [], []
     for kind, tables in zip(kinds, (parents.KEYS, charges.TABLES, entities.TABLES), strict=True):
         places |= dict.fromkeys(tables, kind)
+    if truncates := [change for change in changes if change.op == "t"]:
+        raise Unprojectable(*((change, _TRUNCATED) for change in truncates))
     for change in changes:
-        if change.op == "t":
-            raise Unprojectable(change, "the table was truncated, which says nothing of its rows")
         places[change.table].append(change)
     return kinds
 
@@ -121,7 +123,7 @@ def _project_entities(
         held = {id_: Entity(table, id_, None) for id_, _ in keyed}
         for found in find_raw(session, documents, table, {"_id": {"$in": list(held)}}):
             held[found["_id"]] = Entity(table, found["_id"], found)
-        stale += sum(not held[id_].take(change) for id_, change in keyed)
+        stale += take_all((held[id_].take, change) for id_, change in keyed)
         writes = [entity.write(now) for entity in held.values() if entity.last is not None]
         stored += len(write_all(session, documents, table, writes))
     return stored, stale

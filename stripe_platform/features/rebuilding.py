@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
-from typing import TypeVar
 
 from pymongo.client_session import ClientSession
 
@@ -13,13 +11,13 @@ from stripe_platform.features.dead_letters import Letter
 from stripe_platform.features.intake import MOST_RECORDS
 from stripe_platform.features.offsets import LostRace, advance, begin
 from stripe_platform.features.payments import payment_of
-from stripe_platform.features.projection import Documents, Store, Unprojectable
+from stripe_platform.features.projection import Documents, Store, Unprojectable, without
 from stripe_platform.features.raw_source import Source, TableLog
+from stripe_platform.features.slices import in_slices
 from stripe_platform.features.transaction import in_transaction
 from stripe_platform.features.writer import Writer
 from stripe_platform.settings import Settings
 
-T = TypeVar("T")
 Step = Callable[[], None]
 
 _OF_PAYMENTS = (
@@ -48,13 +46,7 @@ def project_logs(settings: Settings, documents: Documents, beside: Store, source
 
 def _batches(log: TableLog) -> Iterator[list[Change | Refused]]:
     for some in log.changes():
-        yield from _in_batches(some)
-
-
-def _in_batches(many: Iterable[T]) -> Iterator[list[T]]:
-    left = iter(many)
-    while some := list(islice(left, MOST_RECORDS)):
-        yield some
+        yield from in_slices(some, MOST_RECORDS)
 
 
 class _Letters:
@@ -104,8 +96,9 @@ def _project(settings: Settings, beside: Store, changes: list[Change], letters: 
             # A new writer ended the transaction. Had it been committed, all of this is stale by now.
             continue
         except Unprojectable as refused:
-            letters.add(refused.change, refused.reason)
-            changes = [change for change in changes if change is not refused.change]
+            for change, reason in refused.refused:
+                letters.add(change, reason)
+            changes = without(changes, refused.refused)
 
 
 def sum_up_charges(
@@ -113,7 +106,7 @@ def sum_up_charges(
 ) -> None:
     """Write the features of these collections as the charges' documents say, into the store beside."""
     found = documents[charges.COLLECTION].find({}, dict.fromkeys(_OF_PAYMENTS, 1)).sort("_id", 1)
-    for some in _in_batches(found):
+    for some in in_slices(found, MOST_RECORDS):
         total = tiles.total(tiles.deltas(None, payment_of(charge)) for charge in some)
         _add(settings, beside, {key: tile for key, tile in total.items() if key.entity.collection in collections})
         step()

@@ -133,7 +133,8 @@ def _written(settings: Settings, store: Store, version: int, again: _Round) -> P
         try:
             return writer.write([change for _, change in again.changes], {}, before=lambda _: None, after=after)
         except Unprojectable as refused:
-            again.refuse(refused.change, refused.reason)
+            for change, reason in refused.refused:
+                again.refuse(change, reason)
 
 
 def told(replayed: Replayed) -> str:

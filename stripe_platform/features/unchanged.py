@@ -16,5 +16,5 @@ def with_unchanged(change: Change, stored: Mapping[str, Any] | None) -> Mapping[
         return change.row
     if stored is None or (missing := [name for name in change.unchanged if name not in stored]):
         named = change.unchanged if stored is None else missing
-        raise Unprojectable(change, f"no earlier value is stored of the unchanged column {', '.join(named)}")
+        raise Unprojectable((change, f"no earlier value is stored of the unchanged column {', '.join(named)}"))
     return {**change.row, **{name: stored[name] for name in change.unchanged}}

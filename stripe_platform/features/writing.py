@@ -1,6 +1,8 @@
 """Documents into a collection, by comparing what is wanted with what is stored."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,19 +11,16 @@ from bson import encode
 from bson.raw_bson import RawBSONDocument
 from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
-from pymongo.errors import BulkWriteError
+from pymongo.errors import OperationFailure
 
 from stripe_platform.features.changes import Change
 from stripe_platform.features.connection import Documents
-from stripe_platform.features.encoding import TOO_LARGE, encoded
+from stripe_platform.features.encoding import NOT_ENCODABLE
 from stripe_platform.features.projection import Unprojectable
-from stripe_platform.features.reading import raw_collection
+from stripe_platform.features.refusals import is_refusal, refused
 
 # Topics keep changes 7 days: a change that a marker has to hold against is gone before the marker.
 MARKER_LIFE = timedelta(days=14)
-
-# The server's codes of a refusal that have a meaning of their own.
-_REFUSALS = {121: "the collection's validator refuses it", 10334: TOO_LARGE, 17419: TOO_LARGE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class Write:
     """One document to store in the place of `before` (None: it is new); `cause` is the last change that made it so."""
 
     before: RawBSONDocument | None
-    document: Mapping[str, Any]
+    document: dict[str, Any]
     cause: Change
 
     def update(self) -> dict[str, dict[str, Any]]:
@@ -65,37 +64,50 @@ def marker_expiry(now: datetime) -> datetime:
     return now + MARKER_LIFE
 
 
+def write_ahead(
+    session: ClientSession, documents: Documents, collection: str, chunks: Iterable[Sequence[Write]]
+) -> Iterator[list[Write]]:
+    """Store chunk after chunk, as `write_all`, each while the caller makes the next; those that differed, by chunk.
+
+    The session belongs to this call until it has ended: whoever makes the chunks must not use it.
+    """
+    sent: Future[list[Write]] | None = None
+    with ThreadPoolExecutor(1, "writes") as server:
+        for chunk in chunks:
+            written = sent.result() if sent is not None else None
+            # The time limit of the caller holds in the thread too.
+            sent = server.submit(copy_context().run, write_all, session, documents, collection, chunk)
+            if written is not None:
+                yield written
+        if sent is not None:
+            yield sent.result()
+
+
 def write_all(session: ClientSession, documents: Documents, collection: str, writes: Sequence[Write]) -> list[Write]:
     """Store the documents; those that differed from what is stored.
 
     Only the fields that differ are sent: the server leaves the indexes of all others alone, which is most of the cost
-    of an update. No value is ever read as an expression. `Unprojectable` with the cause of a document that cannot be
+    of an update. No value is ever read as an expression. `Unprojectable` with the causes of documents that cannot be
     written, or that the server refuses.
     """
-    target = raw_collection(documents, collection)
-    new = [write for write in writes if write.before is None]
-    if new:
-        inserts = [encoded(write.document, write.cause) for write in new]
-        _send(new, lambda: target.insert_many(inserts, ordered=False, session=session))
-    differing = [(write, update) for write in writes if write.before is not None and (update := write.update())]
-    if differing:
-        known, updates = [], []
-        for write, update in differing:
-            encoded(update, write.cause)
-            known.append(write)
-            updates.append(UpdateOne({"_id": write.document["_id"]}, update))
-        _send(known, lambda: target.bulk_write(updates, ordered=False, session=session))
-    return new + [write for write, _ in differing]
-
-
-def _send(writes: Sequence[Write], call: Callable[[], object]) -> None:
+    target = documents[collection]
+    inserts = [write for write in writes if write.before is None]
+    updates = [
+        (write, UpdateOne({"_id": write.document["_id"]}, update))
+        for write in writes
+        if write.before is not None and (update := write.update())
+    ]
+    written = inserts + [write for write, _ in updates]
     try:
-        call()
-        return
-    except BulkWriteError as error:
-        refusals = (error.details or {}).get("writeErrors", [])
-        if not refusals or error.has_error_label("TransientTransactionError"):
+        if inserts:
+            target.insert_many([write.document for write in inserts], ordered=False, session=session)
+        if updates:
+            target.bulk_write([update for _, update in updates], ordered=False, session=session)
+        return written
+    except OperationFailure as error:
+        if not is_refusal(error):
             raise
-        refused, code = writes[refusals[0]["index"]], refusals[0]["code"]
-    # Raised outside the handler: the server's message quotes the document.
-    raise Unprojectable(refused.cause, _REFUSALS.get(code, f"MongoDB refuses it with error {code}"))
+    except NOT_ENCODABLE:
+        pass
+    # Raised outside the handlers: the driver's and the server's messages quote the document.
+    raise Unprojectable(*refused(documents, collection, [(write.document, write.cause) for write in written]))

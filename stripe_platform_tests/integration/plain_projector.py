@@ -68,7 +68,7 @@ def _document(change: Change, before: dict[str, Any] | None) -> dict[str, Any]:
     for name in change.unchanged:
         row[name] = before["row"][name] if before else None
     if (row.get("metadata") or {}).get("refuse"):
-        raise Unprojectable(change, "it asks to be refused")
+        raise Unprojectable((change, "it asks to be refused"))
     lsns = [lsn for lsn in (change.lsn, before["lsn"] if before else None) if lsn is not None]
     document = {
         "_id": _id(change),
@@ -78,5 +78,5 @@ def _document(change: Change, before: dict[str, Any] | None) -> dict[str, Any]:
         "deleted": change.op == "d",
     }
     if len(bson.encode(document)) > LARGEST_DOCUMENT:
-        raise Unprojectable(change, "its document is too large")
+        raise Unprojectable((change, "its document is too large"))
     return document

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import OperationFailure
+from pymongo.errors import BulkWriteError, OperationFailure
 
 from stripe_platform.features import projector
 from stripe_platform.features.connection import Documents
@@ -254,6 +254,20 @@ def test_a_rate_that_comes_late_revalues_the_charges_of_its_days_alone(documents
     assert late.documents == 3
 
 
+def test_the_last_rate_counts_however_old_and_whatever_older_one_the_batch_brings(
+    documents: Documents, topics: Topics
+) -> None:
+    topics.write("currencies", "c", rows.currency("usd", 2))
+    topics.write("exchange_rates", "c", rows.rate(19_900, "usd", "2.0000000000"))
+    take(documents, topics.written)
+
+    older = topics.write("exchange_rates", "c", rows.rate(19_800, "usd", "4.0000000000"))
+    charge = rows.charge(10, currency="usd", amount=100, created=20_000 * rows.DAY)
+    take(documents, [older, topics.write("charges", "c", charge)])
+
+    assert the_charge(documents)["exchange_rate"] == {"day": 19_900, "rate": "2.0000000000", "exponent": 2}
+
+
 def test_many_charges_are_revalued_in_slices_before_the_rate_and_a_crash_between_them_costs_nothing(
     documents: Documents, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,9 +353,38 @@ def test_a_change_that_cannot_be_a_document_is_named_and_nothing_of_its_batch_is
     with pytest.raises(Unprojectable, match=reason) as refused:
         take(documents, [good, bad])
 
-    assert refused.value.change is bad
+    assert [change for change, _ in refused.value.refused] == [bad]
     assert refused.value.__context__ is None
     assert not any(rows.contents(documents).values())
+
+
+def test_all_that_cannot_be_documents_are_named_at_once(documents: Documents, topics: Topics) -> None:
+    charge = rows.charge(10)
+    take(documents, [topics.write("merchants", "c", rows.merchant(1)), topics.write("charges", "c", charge)])
+    mixed = [
+        topics.write("merchants", "c", rows.merchant(2, business_name=None)),
+        topics.write("merchants", "c", rows.merchant(3, metadata={"a": "$x"})),
+        topics.write("merchants", "u", rows.merchant(1, business_name=None)),
+    ]
+    of_values = [topics.write("customers", "c", rows.customer(n, metadata={"a": 2**63})) for n in (5, 6)]
+
+    with pytest.raises(Unprojectable, match="validator refuses it") as by_server:
+        take(documents, mixed)
+    with pytest.raises(Unprojectable, match="beyond 64 bits") as by_value:
+        take(documents, of_values)
+
+    assert [change for change, _ in by_server.value.refused] == [mixed[0], mixed[2]]
+    assert [change for change, _ in by_value.value.refused] == of_values
+
+
+def test_a_failure_that_judges_no_document_is_not_one_of_changes(documents: Documents, topics: Topics) -> None:
+    documents["merchants"].create_index("business_name", unique=True, name="unasked")
+    try:
+        take(documents, [topics.write("merchants", "c", rows.merchant(1))])
+        with pytest.raises(BulkWriteError):
+            take(documents, [topics.write("merchants", "c", rows.merchant(2))])
+    finally:
+        documents["merchants"].drop_index("unasked")
 
 
 def test_a_truncate_is_refused(documents: Documents, topics: Topics) -> None:
@@ -362,7 +405,7 @@ def test_the_child_that_makes_a_document_too_large_is_the_one_that_is_refused(
     with pytest.raises(Unprojectable, match="larger than 16 MiB") as refused:
         take(documents, [topics.write("merchants", "c", rows.merchant(1)), beyond])
 
-    assert refused.value.change is beyond
+    assert [change for change, _ in refused.value.refused] == [beyond]
     assert len(the_charge(documents)["refunds"]) == len(fitting)
 
 

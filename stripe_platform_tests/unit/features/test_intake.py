@@ -118,9 +118,12 @@ def test_a_table_that_stops_keeps_its_offsets_and_the_others_go_on(monkeypatch: 
     assert (set(first.moved), set(second.moved), second.errors) == ({"payouts"}, {"payouts"}, {})
 
 
-def test_a_change_that_is_refused_later_becomes_a_letter_and_the_others_stay() -> None:
-    (batch,) = batches([refund(0), refund(1)])
-    without = batch.without(batch.changes[0], "for a reason")
+def test_changes_that_are_refused_later_become_letters_and_the_others_stay() -> None:
+    (batch,) = batches([refund(0), refund(1), refund(2)])
+    without = batch.without([(batch.changes[2], "for another"), (batch.changes[0], "for a reason")])
     assert [change.offset for change in without.changes] == [1]
-    assert [(letter.id, letter.reason) for letter in without.letters] == [("a/0/0", "for a reason")]
+    assert [(letter.id, letter.reason) for letter in without.letters] == [
+        ("a/0/0", "for a reason"),
+        ("a/0/2", "for another"),
+    ]
     assert without.moved == batch.moved
