@@ -24,12 +24,14 @@ class Overtaken(Exception):
 
 
 @cache
-def _statement(table: str, columns: tuple[str, ...]) -> sql.Composed:
-    return sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+def _statement(table: str, columns: tuple[str, ...]) -> bytes:
+    # As bytes: to compose it anew for each row costs as much as to send the row.
+    statement = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
         sql.Identifier(SCHEMA, table),
         sql.SQL(", ").join(map(sql.Identifier, columns)),
         sql.SQL(", ").join([sql.Placeholder()] * len(columns)),
     )
+    return statement.as_bytes()
 
 
 def insert(connection: psycopg.Connection, table: str, row: Row) -> None:
