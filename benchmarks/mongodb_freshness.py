@@ -1,16 +1,20 @@
 """Commit to feature value: how long until a payment counts in the features that a polling reader gets.
 
     uv run --all-extras python benchmarks/mongodb_freshness.py [--rate 500] [--seconds 120] [--modes stream dagster]
+        [--loads simulator charges]
 
-While the simulator makes payments at the rate, probes are paid beside it, each by a customer of its own. The clock of
+While payments are made at the rate, probes are paid beside them, each by a customer of its own. The clock of
 a probe runs from just before its commit is sent to PostgreSQL until `online.read` says that its customer has paid once.
 Each mode has a fresh stack: `stream` runs `stripe-platform stream`, `dagster` runs `dagster dev` and nothing else.
+The load `simulator` makes whole payments, each some ten rows in two transactions and more; `charges` makes a charge of
+a known customer, card and merchant each, in a transaction of its own.
 """
 
 import argparse
 import importlib.metadata
 import os
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -32,7 +36,7 @@ from stripe_platform.local.stack import start_beside
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.simulator.history import simulate_history
 from stripe_platform.run import write_instance_config
-from stripe_platform.settings import Settings
+from stripe_platform.settings import Settings, load_settings
 
 CLI = (sys.executable, "-m", "stripe_platform.cli")
 # A company of some size, so that live payments meet known customers and cards.
@@ -60,8 +64,9 @@ def main() -> None:
     arguments.add_argument("--rate", type=float, default=500.0)
     arguments.add_argument("--seconds", type=float, default=120.0)
     arguments.add_argument("--modes", nargs="*", choices=MODES, default=list(MODES))
+    arguments.add_argument("--loads", nargs="*", choices=LOADS, default=list(LOADS))
     options = arguments.parse_args()
-    lines = [measure(mode, options.rate, options.seconds) for mode in options.modes]
+    lines = [measure(mode, load, options.rate, options.seconds) for mode in options.modes for load in options.loads]
     version = importlib.metadata.version("dagster")
     print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, dagster {version}\n")
     print(
@@ -71,25 +76,57 @@ def main() -> None:
         print(f"| {' | '.join(line)} |")
 
 
-def measure(mode: str, rate: float, seconds: float) -> tuple[str, ...]:
-    """One mode on a stack of its own."""
+def measure(mode: str, load: str, rate: float, seconds: float) -> tuple[str, ...]:
+    """One mode under one load, on a stack of its own."""
     with own_stack() as settings:
         simulate_history(settings, FIRST_PAYMENTS, FIRST_DAYS, seed=1, until=datetime.now(UTC).date())
         make_cut(settings, timeout=CATCH_UP_LIMIT)
         with MODES[mode](settings), feature_reader(settings) as is_counted:
             # What the history left behind is not what a live payment waits for.
             follow(settings, is_counted, probes=1)
-            live = subprocess.Popen(
-                [*CLI, "simulate", f"--rate={rate}", f"--duration={seconds}"], stdout=subprocess.PIPE, text=True
-            )
+            live = subprocess.Popen(LOADS[load](rate, seconds), stdout=subprocess.PIPE, text=True)
             delays = follow(settings, is_counted, probes=int(seconds * PROBES_PER_S))
-            load = os.getloadavg()[0]
+            average = os.getloadavg()[0]
             summary, _ = live.communicate(timeout=seconds + STOP_LIMIT_S)
-    assert live.returncode == 0, "the simulator failed"
+    assert live.returncode == 0, f"the load {load} failed"
     made = summary.partition(";")[0].strip()
     cuts = statistics.quantiles(delays, n=100, method="inclusive")
     figures = (f"{value:.2f} s" for value in (cuts[49], cuts[94], cuts[98], max(delays)))
-    return (mode, *figures, str(len(delays)), f"{made}; load {load:.1f}")
+    return (mode, *figures, str(len(delays)), f"{load}: {made}; load average {average:.1f}")
+
+
+def simulated(rate: float, seconds: float) -> list[str]:
+    """The command that makes whole payments."""
+    return [*CLI, "simulate", f"--rate={rate}", f"--duration={seconds}"]
+
+
+def charged(rate: float, seconds: float) -> list[str]:
+    """The command that makes charges and nothing else."""
+    program = f"from benchmarks.mongodb_freshness import charge_at_rate; charge_at_rate({rate}, {seconds})"
+    return [sys.executable, "-c", program]
+
+
+LOADS = {"simulator": simulated, "charges": charged}
+
+
+def charge_at_rate(rate: float, seconds: float) -> None:
+    """Make charges at their times, each committed by itself; says how many and how fast."""
+    chance = random.Random(1)  # noqa: S311 - it guards nothing
+    insert = (
+        b"INSERT INTO charges (merchant_id, customer_id, payment_method_id, amount, amount_captured, currency, status, "
+        b"captured, paid) VALUES (%s, %s, %s, 100, 100, 'eur', 'succeeded', true, true)"
+    )
+    with connect(load_settings(), autocommit=True) as postgres:
+        payers = postgres.execute(
+            "SELECT customer_id, id FROM payment_methods WHERE customer_id IS NOT NULL LIMIT 10000"
+        ).fetchall()
+        merchants = postgres.execute("SELECT id FROM merchants LIMIT 1000").fetchall()
+        began = time.monotonic()
+        for number in range(int(rate * seconds)):
+            time.sleep(max(0.0, began + number / rate - time.monotonic()))
+            postgres.execute(insert, [*chance.choice(merchants), *chance.choice(payers)])
+        took = time.monotonic() - began
+    print(f"{rate * seconds:,.0f} payments in {took:.1f} s, {rate * seconds / took:.1f}/s")
 
 
 @contextmanager
