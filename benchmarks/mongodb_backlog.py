@@ -15,6 +15,7 @@ import os
 import platform
 import subprocess
 import sys
+from typing import Any
 
 from pymongo import MongoClient
 
@@ -75,7 +76,10 @@ def drained(settings: Settings, database: str, charges: int) -> dict[str, float]
         text=True,
         timeout=LIMIT_S,
     )
-    with MongoClient(settings.mongodb_host, settings.mongodb_port, directConnection=True) as client:
+    client: MongoClient[dict[str, Any]] = MongoClient(
+        settings.mongodb_host, settings.mongodb_port, directConnection=True
+    )
+    with client:
         found = client[database]["charges"].count_documents({"incomplete": {"$exists": False}})
         client.drop_database(database)
     if found != charges:
