@@ -61,7 +61,8 @@ _CHARGE_INDEXES = (
     _index_of_some("dispute", "disputes.id", having="disputes.id"),
     _index_of_some("early_fraud_warning", "early_fraud_warnings.id", having="early_fraud_warnings.id"),
     _expiry(),
-    _text({"statement_descriptor": 4, "description": 4, "decline_code": 2, "outcome.seller_message": 1}),
+    # Of the charge's own columns: an outcome that comes later must touch no index, or it costs ten times as much.
+    _text({"statement_descriptor": 4, "description": 4, "decline_code": 2, "failure_code": 1}),
 )
 
 COLLECTIONS: tuple[Collection, ...] = (

@@ -19,7 +19,7 @@ from stripe_platform.features import dead_letters
 from stripe_platform.features.collecting import seldom_collecting
 from stripe_platform.features.decoder import Columns, TableDecoder
 from stripe_platform.features.hold import Held
-from stripe_platform.features.intake import Batch, Intake, Point, Source, nowhere
+from stripe_platform.features.intake import Batch, Intake, Point, Source, nowhere, read_first
 from stripe_platform.features.offsets import LostRace, Stored, TopicRecreated, begin, stored_offsets
 from stripe_platform.features.projection import Projected, Store, Unprojectable
 from stripe_platform.features.report import DocumentsReport
@@ -161,11 +161,16 @@ class _Drain:
         return time.monotonic() - self._started
 
     def go_on(self) -> None:
-        """Read from the stored offsets to the end or until time is up; `LostRace` when another was faster."""
+        """Read from the stored offsets to the end or until time is up; `LostRace` when another was faster.
+
+        What has to be read first goes to its bounds alone: it is called again for the others.
+        """
         with named_failures(self._settings):
             stored = begin(self._store.documents)
         writer = Writer(self._settings, self._store, stored.version)
-        sources = self._open(stored)
+        everything = self._open(stored)
+        sources = read_first(everything, self._store.projector.embedded)
+        is_all = len(sources) == len(everything)
         if not sources:
             self._is_done = True
             return
@@ -178,14 +183,15 @@ class _Drain:
         ):
             intake = Intake(topics, sources, self._at)
             upcoming = ahead.submit(intake.next_batch)
-            while not self.is_over:
+            is_end = False
+            while not self.is_over and not is_end:
                 batch = upcoming.result()
-                is_end = batch.is_last and self._follow is None
+                is_end = batch.is_last and (self._follow is None or not is_all)
                 if not is_end:
                     upcoming = ahead.submit(intake.next_batch)
                 self.errors |= batch.errors
                 self._apply(writer, batch)
-                self._is_done = is_end
+                self._is_done = is_end and is_all
             self._at("publishing")
             topics.publish({table: self._end[table] for table in starts})
             self._at("published")

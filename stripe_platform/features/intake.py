@@ -1,7 +1,7 @@
 """From the topics to batches of changes: everything of a drain that MongoDB takes no part in."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -76,6 +76,11 @@ class Source:
         return self.decoder.table
 
     @property
+    def waiting(self) -> int:
+        """Offsets up to the bounds."""
+        return sum(max(0, bound - self.next_offsets[partition]) for partition, bound in self._bounds.items())
+
+    @property
     def is_caught_up(self) -> bool:
         """Every partition has been read to its end, and at least to its bound."""
         return self._at_end == self.next_offsets.keys() and all(
@@ -108,6 +113,14 @@ class Source:
         batch.moved[self.table] = TableOffsets(self.topic_id, dict(self.next_offsets), dict(self.decoder.kinds))
         batch.records[self.table] = self.events
         self._begin_batch()
+
+
+def read_first(sources: Mapping[str, Source], embedded: Collection[str]) -> Mapping[str, Source]:
+    """Those of embedded rows alone while they are a backlog that others wait for; else all."""
+    first = {topic: source for topic, source in sources.items() if source.table in embedded and source.waiting}
+    others = sum(source.waiting for topic, source in sources.items() if topic not in first)
+    is_backlog = min(others, sum(source.waiting for source in first.values())) > MOST_RECORDS
+    return first if is_backlog else sources
 
 
 class Intake:

@@ -1,6 +1,6 @@
 """What the writers of the store ask of those who turn changes into documents."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,8 +62,13 @@ class Projected(Protocol):
 class Projector(Protocol):
     """Turns changes into documents; a module of functions with these names is one.
 
-    Each raises `Unprojectable` for changes that cannot be applied: all is then done again without them.
+    Each raises `Unprojectable` for changes that cannot be applied: all is then done again without them. `embedded` are
+    the tables whose rows documents of other tables embed: of a backlog they are read first, so that those documents are
+    written once.
     """
+
+    @property
+    def embedded(self) -> Collection[str]: ...  # noqa: D102
 
     def project(self, session: ClientSession, documents: Documents, changes: Sequence[Change], /) -> Projected:
         """Apply the changes inside the session's transaction, those of a partition in their order."""

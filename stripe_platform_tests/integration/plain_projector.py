@@ -12,6 +12,8 @@ from stripe_platform.features.changes import Change
 from stripe_platform.features.projection import Documents, Unprojectable
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 
+embedded = ()
+
 LARGEST_DOCUMENT = 16 * 1024 * 1024
 
 

@@ -12,7 +12,7 @@ from stripe_platform.cdc.topics import topic_for
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.features import intake
 from stripe_platform.features.decoder import Columns, TableDecoder
-from stripe_platform.features.intake import Batch, Intake, Source, nowhere
+from stripe_platform.features.intake import Batch, Intake, Source, nowhere, read_first
 from stripe_platform.oltp.catalog import Column
 
 COLUMNS: Columns = (Column("id", "uuid", False, None, None), Column("amount", "int4", True, None, None))
@@ -75,6 +75,23 @@ def test_a_source_is_caught_up_at_the_end_of_every_partition_and_past_every_boun
     assert reading.is_caught_up
     reading.take(event(0, 0))
     assert not reading.is_caught_up
+
+
+@pytest.mark.parametrize(
+    ("intents", "charges", "first"),
+    [
+        pytest.param(5_000, 5_000, ["payment_intents"], id="a backlog of both"),
+        pytest.param(5_000, 10, ["payment_intents", "charges"], id="few that wait"),
+        pytest.param(10, 5_000, ["payment_intents", "charges"], id="few to wait for"),
+    ],
+)
+def test_of_a_backlog_embedded_rows_are_read_first(intents: int, charges: int, first: list[str]) -> None:
+    sources = {
+        topic_for("payment_intents"): source("payment_intents", bounds={0: intents}),
+        topic_for("charges"): source("charges", bounds={1: charges}),
+    }
+    found = read_first(sources, ("payment_intents", "currencies"))
+    assert [each.table for each in found.values()] == first
 
 
 def test_a_batch_holds_changes_letters_and_the_offsets_after_them() -> None:
