@@ -30,10 +30,11 @@ def assert_documents_are_oltp(settings: Settings) -> None:
     with connect_documents(settings) as documents:
         found = {charge["_id"]: charge for charge in documents["charges"].find({"deleted": {"$ne": True}})}
         tiles = {collection: _stored_sums(documents[collection].find()) for collection in ENTITIES}
-    assert (len(found), found.keys() ^ expected.keys()) == (len(expected), set())
+    alone = found.keys() ^ expected.keys()
+    assert not alone, f"{len(alone)} charges are on one side alone, {len(expected)} in PostgreSQL"
     differing = [id_ for id_, charge in expected.items() if charge != {name: found[id_].get(name) for name in charge}]
     assert not differing, f"{len(differing)} of {len(expected)} charges differ"
-    assert not any("incomplete" in charge for charge in found.values())
+    assert not any("incomplete" in charge for charge in found.values()), "a charge lacks what it embeds"
     for collection, entity in ENTITIES.items():
         assert tiles[collection] == _sums(found.values(), entity), collection
 
