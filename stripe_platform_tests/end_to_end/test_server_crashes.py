@@ -204,6 +204,7 @@ def test_after_the_crashes_every_charge_is_a_document_and_is_counted_once_in_its
     line: Any, traffic: subprocess.Popen[str], stream: subprocess.Popen[str]
 ) -> None:
     settings: Settings = line.settings
+    _wait_for_charges(settings, _charges(settings))
     traffic.send_signal(signal.SIGINT)
     _, error = traffic.communicate(timeout=60)
     assert traffic.returncode == 0, error[-2000:]
