@@ -1,6 +1,6 @@
 """MongoDB's collections as assets: one drain of the topics keeps all of them, in the same transactions."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +10,7 @@ from stripe_platform.cdc.report import TablesStopped
 from stripe_platform.features import charges
 from stripe_platform.features.collections import COLLECTIONS
 from stripe_platform.features.drain import drain
+from stripe_platform.features.intake import Point, nowhere
 from stripe_platform.features.parents import KEYS
 from stripe_platform.features.payments import Entity
 from stripe_platform.features.projection import Documents
@@ -71,9 +72,12 @@ def collections(settings: dg.ResourceParam[Settings], config: DrainConfig) -> It
         yield from results(store.documents, report)
 
 
-def results(documents: Documents, report: Any) -> Iterator[dg.MaterializeResult[None]]:
+def results(
+    documents: Documents, report: Any, at: Callable[[Point], None] = nowhere
+) -> Iterator[dg.MaterializeResult[None]]:
     """One for each collection, with what the drain did to all of them."""
     told = _told(report)
+    at("reporting")
     for collection in DRAINED:
         yield dg.MaterializeResult(
             asset_key=collection_key(collection.name),
@@ -83,6 +87,7 @@ def results(documents: Documents, report: Any) -> Iterator[dg.MaterializeResult[
                 **told,
             },
         )
+    at("reported")
 
 
 def _index_names(documents: Documents, collection: str) -> Iterable[str]:

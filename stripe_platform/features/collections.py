@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pymongo import IndexModel
-from pymongo.errors import CollectionInvalid
+from pymongo.errors import OperationFailure
 
 from stripe_platform.features import schemas
 from stripe_platform.features.connection import Documents
@@ -17,6 +17,8 @@ EVENTS_KEPT_DAYS = 30
 
 # What the server tells of an index that is not of its definition.
 _ADDED = ("v", "ns", "textIndexVersion", "language_override")
+_INDEX_NOT_FOUND = 27
+_NAMESPACE_EXISTS = 48
 
 
 @dataclass(frozen=True)
@@ -132,8 +134,10 @@ def _ensure_validator(documents: Documents, collection: Collection, options: Map
     }
     if options is None:
         try:
-            documents.create_collection(collection.name, **wanted)
-        except CollectionInvalid:
+            documents.create_collection(collection.name, check_exists=False, **wanted)
+        except OperationFailure as failure:
+            if failure.code != _NAMESPACE_EXISTS:
+                raise
             # Another process was faster: what it made may be of another version.
             options = {}
     if options is not None and wanted != {name: options.get(name) for name in wanted}:
@@ -149,10 +153,19 @@ def _ensure_indexes(documents: Documents, collection: Collection) -> None:
         if found is None:
             missing.append(index)
         elif _told(found) != _wanted(index):
-            target.drop_index(index.document["name"])
+            _drop_index(documents, collection.name, index.document["name"])
             missing.append(index)
     if missing:
         target.create_indexes(missing)
+
+
+def _drop_index(documents: Documents, collection: str, name: str) -> None:
+    try:
+        documents[collection].drop_index(name)
+    except OperationFailure as failure:
+        # Another process was faster.
+        if failure.code != _INDEX_NOT_FOUND:
+            raise
 
 
 def _wanted(index: IndexModel) -> Mapping[str, Any]:

@@ -20,7 +20,17 @@ MOST_BYTES = 4 * 1024 * 1024
 LONGEST_SECONDS = 1.0
 
 # Where a test may stop the process; production passes `nowhere`.
-Point = Literal["polled", "decoded", "in_transaction", "committing", "committed", "publishing", "published"]
+Point = Literal[
+    "polled",
+    "decoded",
+    "in_transaction",
+    "committing",
+    "committed",
+    "publishing",
+    "published",
+    "reporting",
+    "reported",
+]
 
 
 def nowhere(point: Point) -> None:

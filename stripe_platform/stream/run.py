@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from prometheus_client import start_http_server
@@ -13,6 +13,7 @@ from prometheus_client import start_http_server
 from stripe_platform.cdc.lag import Lag
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.features.connection import connect
+from stripe_platform.features.intake import Point, nowhere
 from stripe_platform.features.lag import mongodb_lag
 from stripe_platform.features.sink import TABLES
 from stripe_platform.raw.lag import raw_lag
@@ -101,12 +102,14 @@ def _lags(settings: Settings, sink: str) -> Mapping[str, Lag]:
         return mongodb_lag(settings, documents, TABLES)
 
 
-def _report(settings: Settings, reports: Reports, stop: threading.Event) -> None:
+def _report(settings: Settings, reports: Reports, stop: threading.Event, at: Callable[[Point], None] = nowhere) -> None:
     with instance_of(settings) as instance:
         while True:
             is_last = stop.wait(REPORTS_LOOKED_AT_EVERY_S)
             for report in reports.due():
+                at("reporting")
                 instance.report_runless_asset_event(report)
+                at("reported")
             if is_last:
                 return
 

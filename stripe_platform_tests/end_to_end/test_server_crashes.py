@@ -5,21 +5,30 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
 from stripe_platform.cdc.cut import make_cut
 from stripe_platform.errors import StripePlatformError
+from stripe_platform.features.connection import connect as connect_documents
+from stripe_platform.features.lag import mongodb_lag
+from stripe_platform.features.sink import TABLES
 from stripe_platform.local.stack import server_states
+from stripe_platform.local.supervisor import Process, Supervisor
 from stripe_platform.oltp.connection import connect
+from stripe_platform.raw.change_log import row_count
 from stripe_platform.settings import Settings
+from stripe_platform_tests.end_to_end.documents_of_oltp import assert_documents_are_oltp
 
 # docs/benchmarks.md has how long it takes; here the machine may be busy with other tests.
 LIMIT_S = 240
 PAYMENTS_PER_SECOND = 20
+MONGODB_AWAY_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +52,15 @@ def traffic(line: Any) -> Iterator[subprocess.Popen[str]]:
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def stream(line: Any, traffic: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """The continuous mode, at work beside the traffic until the tests of this module have ended."""
+    process = line.start("stream")
+    yield process
+    process.terminate()
+    process.communicate(timeout=LIMIT_S)
 
 
 def _charges(settings: Settings) -> int:
@@ -98,10 +116,99 @@ def test_a_killed_server_is_back_by_itself(line: Any, traffic: subprocess.Popen[
     assert traffic.poll() is None
 
 
-def test_after_the_crashes_staging_is_postgres_row_by_row(
-    line: Any, traffic: subprocess.Popen[str], assert_staging_is_oltp: Callable[[Settings], None]
+def _until(condition: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not come about: {what}"
+        time.sleep(0.2)
+
+
+def _mongodb(settings: Settings) -> Process:
+    return Supervisor(settings).processes()["mongodb"]
+
+
+@contextmanager
+def _mongodb_away(settings: Settings, seconds: float) -> Iterator[None]:
+    """mongod is killed and kept from coming back; it comes when the body has ended, not before `seconds` are over."""
+    supervisor, killed = Supervisor(settings), _mongodb(settings).pid
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    began = time.monotonic()
+    # Who starts it again must have noticed that it ended.
+    _until(lambda: _mongodb(settings).pid != killed, "the supervisor sees that mongod was killed")
+    while _mongodb(settings).state != "STOPPED":
+        supervisor.stop("mongodb")
+    try:
+        yield
+        while time.monotonic() - began < seconds:
+            assert _mongodb(settings).state == "STOPPED"
+            time.sleep(0.2)
+    finally:
+        supervisor.start("mongodb")
+
+
+@contextmanager
+def _held_still(process: subprocess.Popen[str], settings: Settings) -> Iterator[None]:
+    """The traffic pauses; what it had asked PostgreSQL for is done."""
+    traffic = psutil.Process(process.pid)
+    traffic.suspend()
+    try:
+        _until(lambda: not _at_work(settings), "PostgreSQL has done what the traffic asked for")
+        yield
+    finally:
+        traffic.resume()
+
+
+def _at_work(settings: Settings) -> int:
+    with connect(settings) as postgres:
+        ((count,),) = postgres.execute(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE state = 'active' AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        ).fetchall()
+    return int(count)
+
+
+def _documents_are_behind(settings: Settings) -> int:
+    with connect_documents(settings) as documents:
+        return sum(lag.messages for lag in mongodb_lag(settings, documents, TABLES).values())
+
+
+def _document_count(settings: Settings) -> int:
+    with connect_documents(settings) as documents:
+        return documents["charges"].count_documents({"status": {"$exists": True}})
+
+
+def test_a_minute_without_mongodb_holds_up_neither_payments_nor_the_warehouse(
+    line: Any,
+    traffic: subprocess.Popen[str],
+    stream: subprocess.Popen[str],
+    assert_staging_is_oltp: Callable[[Settings], None],
 ) -> None:
+    settings: Settings = line.settings
+    charges = _charges(settings)
+    _until(lambda: _document_count(settings) > charges, "the documents follow the traffic")
+    with _mongodb_away(settings, MONGODB_AWAY_S):
+        charges, raw = _charges(settings), row_count(settings, "charges")
+        _wait_for_charges(settings, charges + 5 * PAYMENTS_PER_SECOND)
+        # By the stream, whose other sink is without its server.
+        _until(lambda: row_count(settings, "charges") > raw, "the lake follows the traffic")
+        # The crashes of the other servers are behind it too.
+        with _held_still(traffic, settings):
+            assert_staging_is_oltp(settings)
+    assert stream.poll() is None
+    charges = _charges(settings)
+    _until(lambda: _document_count(settings) > charges, "the documents follow the traffic again")
+
+
+def test_after_the_crashes_every_charge_is_a_document_and_is_counted_once_in_its_tiles(
+    line: Any, traffic: subprocess.Popen[str], stream: subprocess.Popen[str]
+) -> None:
+    settings: Settings = line.settings
+    _wait_for_charges(settings, _charges(settings))
     traffic.send_signal(signal.SIGINT)
     _, error = traffic.communicate(timeout=60)
     assert traffic.returncode == 0, error[-2000:]
-    assert_staging_is_oltp(line.settings)
+    make_cut(settings, timeout=timedelta(seconds=LIMIT_S))
+    _until(lambda: not _documents_are_behind(settings), "the documents are at the end of the topics")
+    assert stream.poll() is None
+    assert_documents_are_oltp(settings)

@@ -15,6 +15,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from stripe_platform.bring_up import FIRST_PAYMENTS
 from stripe_platform.cdc.offsets import last_stable_offsets
+from stripe_platform.features.connection import connect as connect_documents
 from stripe_platform.local.environment import environment
 from stripe_platform.local.stack import server_states
 from stripe_platform.oltp.tables import TABLES_BY_NAME
@@ -70,13 +71,22 @@ def test_a_second_up_changes_nothing(stack_up: Any) -> None:
     assert state() == before
 
 
-def test_a_row_inserted_by_hand_reaches_the_mart_by_the_sensors_alone(stack_up: Any) -> None:
+def test_a_row_inserted_by_hand_becomes_a_document_and_reaches_the_mart_by_the_sensors_alone(stack_up: Any) -> None:
     stack_up(
         "psql",
         "INSERT INTO charges (merchant_id, amount, amount_captured, currency, status, captured, paid) "
         "SELECT id, 4242424242, 4242424242, 'eur', 'succeeded', true, true FROM merchants LIMIT 1",
     )
+    _until_a_document(stack_up.settings)
     _until_in_mart(stack_up)
+
+
+@retry(retry=retry_if_exception_type(AssertionError), stop=stop_after_delay(60), wait=wait_fixed(0.1), reraise=True)
+def _until_a_document(settings: Settings) -> None:
+    with connect_documents(settings) as documents:
+        charge = documents["charges"].find_one({"amount": 4242424242})
+    assert charge is not None
+    assert (charge["reporting_amount"], charge["status"]) == (4242424242, "succeeded")
 
 
 @retry(retry=retry_if_exception_type(AssertionError), stop=stop_after_delay(240), wait=wait_fixed(2), reraise=True)

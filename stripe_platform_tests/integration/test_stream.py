@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import dagster as dg
 import httpx
 import psutil
 import pytest
 
+from stripe_platform.features.assets import collections
 from stripe_platform.features.connection import connect as connect_documents
+from stripe_platform.features.sensors import DUE, documents_lag
 from stripe_platform.local.environment import environment
 from stripe_platform.oltp.connection import connect
 from stripe_platform.raw.change_log import row_count
@@ -74,6 +77,23 @@ def _metrics(settings: Settings) -> dict[str, float]:
     return {name: float(value) for name, value in samples}
 
 
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+def _tick(instance: dg.DagsterInstance, settings: Settings) -> dg.RunRequest | dg.SkipReason:
+    answer = documents_lag(dg.build_sensor_context(instance, resources={"settings": settings}))
+    assert isinstance(answer, dg.RunRequest | dg.SkipReason)
+    return answer
+
+
+def _run_request(instance: dg.DagsterInstance, settings: Settings) -> dg.RunRequest | None:
+    answer = _tick(instance, settings)
+    return answer if isinstance(answer, dg.RunRequest) else None
+
+
 def _child(stream: psutil.Process, sink: str) -> psutil.Process | None:
     return next((child for child in stream.children() if sink in child.cmdline()), None)
 
@@ -88,6 +108,19 @@ def test_a_commit_becomes_a_document_and_a_row_of_the_lake_without_a_run(
     _until(lambda: row_count(platform, "merchants") > rows)
     _until(lambda: _metrics(platform).get('stripe_platform_changes_total{sink="mongodb",table="merchants"}', 0) >= 1)
     assert 'stripe_platform_lag_messages{sink="raw"}' in _metrics(platform)
+
+
+def test_while_the_stream_keeps_up_the_lag_sensor_asks_for_no_run(
+    platform: Settings, stream: psutil.Process, instance: dg.DagsterInstance
+) -> None:
+    began = time.monotonic()
+    # By then the first would be due, if nobody had taken it.
+    while time.monotonic() - began < 2 * DUE.age.total_seconds():
+        id_ = _insert(platform, "while the sensor looks")
+        _until(partial(_is_document, platform, id_))
+        answer = _tick(instance, platform)
+        assert isinstance(answer, dg.SkipReason)
+        assert "a drain starts at" in (answer.skip_message or "")
 
 
 def test_a_sink_that_is_killed_is_started_again_and_goes_on_from_its_own_offsets(
@@ -118,3 +151,16 @@ def test_no_sink_outlives_the_process_that_watches_it(platform: Settings, stream
     stream.send_signal(signal.SIGKILL)
     psutil.wait_procs(children, timeout=LIMIT_S)
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+
+
+def test_when_the_stream_has_ended_the_lag_sensor_asks_for_a_run_that_takes_over(
+    platform: Settings, stream: psutil.Process, instance: dg.DagsterInstance
+) -> None:
+    assert stream.status() == psutil.STATUS_ZOMBIE, "the test before this one ends it"
+    assert _run_request(instance, platform) is None
+    id_ = _insert(platform, "after the stream")
+    request = _until(lambda: _run_request(instance, platform))
+    assert not _is_document(platform, id_)
+    dg.materialize([collections], run_config=request.run_config, resources={"settings": platform}, instance=instance)
+    assert _is_document(platform, id_)
+    assert _run_request(instance, platform) is None

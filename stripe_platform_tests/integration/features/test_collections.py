@@ -1,8 +1,10 @@
 """Validators, indexes and expiry on a real mongod."""
 
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -49,6 +51,38 @@ def test_ensuring_the_collections_again_changes_nothing(empty: Documents) -> Non
     assert definitions(empty) == first
     assert first.keys() == {collection.name for collection in COLLECTIONS}
     assert [name for name in altering if before[name] != after[name]] == []
+
+
+def test_writers_that_begin_at_once_make_and_alter_the_collections_together(empty: Documents) -> None:
+    ensure_collections(empty)
+    wanted = definitions(empty)
+    empty.client.drop_database(empty.name)
+    at_once(ensure_collections, empty)
+    assert without_uuids(definitions(empty)) == without_uuids(wanted)
+    for name in wanted:
+        empty.command("collMod", name, validator={})
+        empty[name].drop_indexes()
+        for index in wanted[name][2]:
+            if index != "_id_":
+                empty[name].create_index("other", name=index)
+                break
+    at_once(ensure_collections, empty)
+    assert without_uuids(definitions(empty)) == without_uuids(wanted)
+
+
+def at_once(make: Callable[[Documents], None], documents: Documents, writers: int = 4) -> None:
+    start = threading.Barrier(writers)
+
+    def one(_: int) -> None:
+        start.wait(EXPIRY_LIMIT_S)
+        make(documents)
+
+    with ThreadPoolExecutor(writers) as pool:
+        list(pool.map(one, range(writers)))
+
+
+def without_uuids(defined: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: (options, indexes) for name, (options, _, indexes) in defined.items()}
 
 
 def test_an_older_validator_and_index_are_altered_and_documents_and_other_indexes_stay(empty: Documents) -> None:
