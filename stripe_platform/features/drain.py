@@ -19,7 +19,7 @@ from stripe_platform.features import dead_letters
 from stripe_platform.features.collecting import seldom_collecting
 from stripe_platform.features.decoder import Columns, TableDecoder
 from stripe_platform.features.hold import Held
-from stripe_platform.features.intake import Batch, Intake, Point, Source, nowhere, read_first
+from stripe_platform.features.intake import Batch, Intake, Point, Source, nowhere, read_now
 from stripe_platform.features.offsets import LostRace, Stored, TopicRecreated, begin, stored_offsets
 from stripe_platform.features.projection import Projected, Store, Unprojectable
 from stripe_platform.features.report import DocumentsReport
@@ -169,7 +169,7 @@ class _Drain:
             stored = begin(self._store.documents)
         writer = Writer(self._settings, self._store, stored.version)
         everything = self._open(stored)
-        sources = read_first(everything, self._store.projector.embedded)
+        sources = read_now(everything, self._store.projector.read_first)
         is_all = len(sources) == len(everything)
         if not sources:
             self._is_done = True

@@ -125,12 +125,14 @@ class Source:
         self._begin_batch()
 
 
-def read_first(sources: Mapping[str, Source], embedded: Collection[str]) -> Mapping[str, Source]:
-    """Those of embedded rows alone while they are a backlog that others wait for; else all."""
-    first = {topic: source for topic, source in sources.items() if source.table in embedded and source.waiting}
-    others = sum(source.waiting for topic, source in sources.items() if topic not in first)
-    is_backlog = min(others, sum(source.waiting for source in first.values())) > MOST_RECORDS
-    return first if is_backlog else sources
+def read_now(sources: Mapping[str, Source], read_first: Iterable[Collection[str]]) -> Mapping[str, Source]:
+    """The first group of tables that is a backlog, while there is one of others too; without any, all."""
+    for group in read_first:
+        first = {topic: source for topic, source in sources.items() if source.table in group and source.waiting}
+        others = sum(source.waiting for topic, source in sources.items() if topic not in first)
+        if min(others, sum(source.waiting for source in first.values())) > MOST_RECORDS:
+            return first
+    return sources
 
 
 class Intake:

@@ -62,13 +62,13 @@ class Projected(Protocol):
 class Projector(Protocol):
     """Turns changes into documents; a module of functions with these names is one.
 
-    Each raises `Unprojectable` for changes that cannot be applied: all is then done again without them. `embedded` are
-    the tables whose rows documents of other tables embed: of a backlog they are read first, so that those documents are
-    written once.
+    Each raises `Unprojectable` for changes that cannot be applied: all is then done again without them. `read_first`
+    are groups of tables that are read one after the other, and before all others, while a backlog of them waits: any
+    order leads to the same documents, but in this one each is written whole at once.
     """
 
     @property
-    def embedded(self) -> Collection[str]: ...  # noqa: D102
+    def read_first(self) -> Sequence[Collection[str]]: ...  # noqa: D102
 
     def project(self, session: ClientSession, documents: Documents, changes: Sequence[Change], /) -> Projected:
         """Apply the changes inside the session's transaction, those of a partition in their order."""

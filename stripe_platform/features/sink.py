@@ -7,7 +7,7 @@ from typing import Any
 from bson.raw_bson import RawBSONDocument
 from pymongo.client_session import ClientSession
 
-from stripe_platform.features import parents, projector, tiles
+from stripe_platform.features import charges, parents, projector, tiles
 from stripe_platform.features.changes import Change
 from stripe_platform.features.collections import ensure_collections
 from stripe_platform.features.connection import Documents, connect
@@ -40,7 +40,7 @@ class FeatureProjector:
     """Documents and, unless they are left out, the features that follow from them."""
 
     ahead = staticmethod(projector.ahead)
-    embedded = tuple(parents.KEYS)
+    read_first = (tuple(parents.KEYS), (charges.COLLECTION,))
 
     def __init__(self, *, features: bool = True) -> None:
         self._features = features

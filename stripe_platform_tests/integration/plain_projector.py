@@ -12,7 +12,7 @@ from stripe_platform.features.changes import Change
 from stripe_platform.features.projection import Documents, Unprojectable
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 
-embedded = ()
+read_first = ()
 
 LARGEST_DOCUMENT = 16 * 1024 * 1024
 

@@ -12,7 +12,7 @@ from stripe_platform.cdc.topics import topic_for
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.features import intake
 from stripe_platform.features.decoder import Columns, TableDecoder
-from stripe_platform.features.intake import Batch, Intake, Source, nowhere, read_first
+from stripe_platform.features.intake import Batch, Intake, Source, nowhere, read_now
 from stripe_platform.oltp.catalog import Column
 
 COLUMNS: Columns = (Column("id", "uuid", False, None, None), Column("amount", "int4", True, None, None))
@@ -78,19 +78,20 @@ def test_a_source_is_caught_up_at_the_end_of_every_partition_and_past_every_boun
 
 
 @pytest.mark.parametrize(
-    ("intents", "charges", "first"),
+    ("intents", "charges", "refunds", "first"),
     [
-        pytest.param(5_000, 5_000, ["payment_intents"], id="a backlog of both"),
-        pytest.param(5_000, 10, ["payment_intents", "charges"], id="few that wait"),
-        pytest.param(10, 5_000, ["payment_intents", "charges"], id="few to wait for"),
+        pytest.param(5_000, 5_000, 0, ["payment_intents"], id="a backlog of all"),
+        pytest.param(10, 5_000, 5_000, ["charges"], id="a backlog of later ones"),
+        pytest.param(5_000, 10, 0, ["payment_intents", "charges", "refunds"], id="few that wait"),
+        pytest.param(10, 5_000, 10, ["payment_intents", "charges", "refunds"], id="few to wait for"),
     ],
 )
-def test_of_a_backlog_embedded_rows_are_read_first(intents: int, charges: int, first: list[str]) -> None:
-    sources = {
-        topic_for("payment_intents"): source("payment_intents", bounds={0: intents}),
-        topic_for("charges"): source("charges", bounds={1: charges}),
-    }
-    found = read_first(sources, ("payment_intents", "currencies"))
+def test_of_a_backlog_what_makes_documents_whole_at_once_is_read_first(
+    intents: int, charges: int, refunds: int, first: list[str]
+) -> None:
+    bounds = {"payment_intents": intents, "charges": charges, "refunds": refunds}
+    sources = {topic_for(table): source(table, bounds={0: bound}) for table, bound in bounds.items()}
+    found = read_now(sources, (("payment_intents", "currencies"), ("charges",)))
     assert [each.table for each in found.values()] == first
 
 
