@@ -1,7 +1,8 @@
 """How far the document store has come: one document, with which every transaction of its writers begins."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from pymongo.client_session import ClientSession
@@ -44,12 +45,14 @@ class TableOffsets:
 class Stored:
     """The store's own offsets; `version` is what a writer who read them must find when it writes.
 
-    `holes` is {table: id of the last hole (`stripe_platform/cdc/holes.py`) that its documents have made up for}.
+    `holes` is {table: id of the last hole (`stripe_platform/cdc/holes.py`) that its documents have made up for},
+    `rebuilt` is {table: when its documents were last built anew, with a marker of every delete}.
     """
 
     version: int
     tables: Mapping[str, TableOffsets]
     holes: Mapping[str, str]
+    rebuilt: Mapping[str, datetime] = field(default_factory=dict)
 
     def next_offsets(self, tables: Iterable[str]) -> dict[str, dict[int, int]]:
         """{table: {partition: next offset}}, 0 where nothing was taken yet."""
@@ -73,7 +76,9 @@ def stored_offsets(documents: Documents) -> Stored:
         )
         for table, taken in document["offsets"].items()
     }
-    return Stored(document["version"], tables, document.get("holes", {}))
+    # Not every client reads times with a zone.
+    rebuilt = {table: at.replace(tzinfo=UTC) for table, at in document.get("rebuilt", {}).items()}
+    return Stored(document["version"], tables, document.get("holes", {}), rebuilt)
 
 
 def begin(documents: Documents) -> Stored:
