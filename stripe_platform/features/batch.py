@@ -9,6 +9,7 @@ from pymongo.client_session import ClientSession
 
 from stripe_platform.features.changes import Change
 from stripe_platform.features.charges import CHILDREN, COLLECTION, Charge, charge_id_of
+from stripe_platform.features.child_markers import ChildMarkers
 from stripe_platform.features.connection import Documents
 from stripe_platform.features.exchange import Rates, day_of
 from stripe_platform.features.ids import prefixed
@@ -36,6 +37,7 @@ class ChargeBatch:
     def __init__(self, session: ClientSession, documents: Documents, parents: Parents, now: datetime) -> None:
         self._session, self._documents, self._parents, self._now = session, documents, parents, now
         self.rates = Rates(session, documents, parents)
+        self.markers = ChildMarkers(session, documents)
         self._composed: set[str] = set()
         self._writes: list[Write] = []
         self.stale = 0
@@ -43,12 +45,17 @@ class ChargeBatch:
     def take(self, changes: Sequence[Change]) -> None:
         """Apply the changes of charges and of what belongs to them, in their order."""
         keyed = self._by_charge(changes)
-        charges = {id_: Charge(id_, None) for id_, _ in keyed}
+        charges = {id_: Charge(id_, None) for id_, _ in keyed if id_ is not None}
         for found in self._find({"_id": {"$in": list(charges)}}) if charges else ():
             charges[found["_id"]] = Charge(found["_id"], found)
+        self.markers.load(keyed, charges)
         for id_, change in keyed:
-            if not charges[id_].take(change):
-                self.stale += 1
+            charge = None if id_ is None else charges[id_]
+            if charge is not None and change.table not in CHILDREN:
+                is_taken = charge.take(change)
+            else:
+                is_taken = self.markers.take(change, charge)
+            self.stale += not is_taken
         self._compose([charge for charge in charges.values() if charge.last is not None])
 
     def compose_again(self, condition: Mapping[str, Any]) -> None:
@@ -75,8 +82,8 @@ class ChargeBatch:
     def _find(self, condition: Mapping[str, Any]) -> Iterator[RawBSONDocument]:
         return find_raw(self._session, self._documents, COLLECTION, condition)
 
-    def _by_charge(self, changes: Sequence[Change]) -> list[tuple[str, Change]]:
-        """Each change with its charge; without the deletes of children that no charge has."""
+    def _by_charge(self, changes: Sequence[Change]) -> list[tuple[str | None, Change]]:
+        """Each change with its charge; None for the delete of a child that no charge has."""
         keyed: list[tuple[str | None, Change]] = []
         latest: dict[tuple[str, str], str] = {}
         for change in changes:
@@ -89,10 +96,7 @@ class ChargeBatch:
                     latest[child] = id_
             keyed.append((id_, change))
         owners = self._owners(change for id_, change in keyed if id_ is None)
-        found = [(id_ or owners.get((change.table, change.row["id"])), change) for id_, change in keyed]
-        known = [(id_, change) for id_, change in found if id_ is not None]
-        self.stale += len(found) - len(known)
-        return known
+        return [(id_ or owners.get((change.table, change.row["id"])), change) for id_, change in keyed]
 
     def _owners(self, deletes: Iterable[Change]) -> dict[tuple[str, str], str]:
         """The stored charges that hold the children: a delete names its child alone."""

@@ -17,6 +17,7 @@ from stripe_platform_tests.integration.features import rows
 from stripe_platform_tests.integration.features.rows import DAY, Row, Topics, take, uuid
 
 SECRET = "a value of the row"
+CHILDREN = {"refunds": rows.refund, "disputes": rows.dispute, "early_fraud_warnings": rows.warning}
 
 
 @pytest.fixture
@@ -216,24 +217,58 @@ def test_a_row_that_comes_back_after_its_delete_is_there_again(documents: Docume
 
 def test_the_delete_of_a_child_finds_the_charge_that_it_does_not_name(documents: Documents, topics: Topics) -> None:
     charge = rows.charge(10)
-    children = {"refunds": rows.refund, "disputes": rows.dispute, "early_fraud_warnings": rows.warning}
     topics.write("charges", "c", charge)
-    for number, (table, make) in enumerate(children.items(), 40):
+    for number, (table, make) in enumerate(CHILDREN.items(), 40):
         topics.write(table, "c", make(number, charge))
     take(documents, topics.written)
     there = the_charge(documents)
 
-    take(documents, [topics.write(table, "d", {"id": uuid(n)}) for n, table in enumerate(children, 40)])
+    take(documents, [topics.write(table, "d", {"id": uuid(n)}) for n, table in enumerate(CHILDREN, 40)])
 
-    assert [len(there[table]) for table in children] == [1, 1, 1]
-    assert [the_charge(documents)[table] for table in children] == [[], [], []]
+    assert [len(there[table]) for table in CHILDREN] == [1, 1, 1]
+    assert [the_charge(documents)[table] for table in CHILDREN] == [[], [], []]
     assert the_charge(documents)["fraud_known_at"] is None
 
 
-def test_the_delete_of_a_child_that_no_charge_has_changes_nothing(documents: Documents, topics: Topics) -> None:
+@pytest.mark.parametrize("table", CHILDREN)
+@pytest.mark.parametrize("before", [[], ["c", "d"]], ids=["never seen", "deleted before"])
+@pytest.mark.parametrize("size", [1, 100])
+def test_a_child_that_was_deleted_while_its_insert_waited_stays_deleted_when_that_comes(
+    documents: Documents, topics: Topics, table: str, before: list[str], size: int
+) -> None:
+    charge = rows.charge(10)
+    child = CHILDREN[table](40, charge)
+    take(documents, [topics.write("charges", "c", charge), *(topics.write(table, op, child) for op in before)])
+    waiting, gone = topics.write(table, "c", child), topics.write(table, "d", child)
+
+    assert take(documents, [gone]).applied == 1
+    right = rows.contents(documents)
+    replayed = take(documents, [waiting, gone], size=size)
+
+    assert replayed == Projected(applied=0, stale=2, documents=0)
+    assert rows.contents(documents) == right
+    assert the_charge(documents)[table] == []
+    assert the_charge(documents)["fraud_known_at"] is None
+
+
+def test_a_child_that_comes_back_after_an_unknown_delete_is_there_again(documents: Documents, topics: Topics) -> None:
+    charge = rows.charge(10)
+    refund = rows.refund(40, charge)
+    take(documents, [topics.write("charges", "c", charge), topics.write("refunds", "d", refund)])
+
+    assert take(documents, [topics.write("refunds", "c", refund)]).applied == 1
+
+    assert len(the_charge(documents)["refunds"]) == 1
+
+
+def test_the_marker_of_an_unknown_child_leaves_with_the_others(documents: Documents, topics: Topics) -> None:
     unknown = topics.write("refunds", "d", {"id": uuid(40)})
 
-    assert take(documents, [unknown]) == Projected(applied=0, stale=1, documents=0)
+    assert take(documents, [unknown, unknown]) == Projected(applied=1, stale=1, documents=1)
+
+    (marker,) = documents["source_rows"].find()
+    assert marker["_id"] == f"refunds/{uuid(40)}"
+    assert timedelta(days=13) < marker["expires"] - datetime.now(UTC) <= timedelta(days=14)
 
 
 def test_a_rate_that_comes_late_revalues_the_charges_of_its_days_alone(documents: Documents, topics: Topics) -> None:
