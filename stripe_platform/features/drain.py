@@ -75,10 +75,10 @@ def drain(
     another, neither loses a change nor applies one twice. A record that cannot become a document is in the dead
     letters of the same transaction, and the others go on.
 
-    A table that cannot go on (`ColumnsDiffer`, `TopicRecreated`, `OffsetsOutOfRange`) stops where it is while the
-    others go on; at the end `TablesStopped` says which and why. While collections are built anew the drain gives way:
-    it ends, and its report says so. `StoreFailed` and `NotEnoughDisk` end all; the next drain goes on from what was
-    committed.
+    A table that cannot go on (`ColumnsDiffer`, `ColumnsMissing`, `TopicRecreated`, `OffsetsOutOfRange`) stops where it
+    is while the others go on; at the end `TablesStopped` says which and why. While collections are built anew the drain
+    gives way: it ends, and its report says so. `StoreFailed` and `NotEnoughDisk` end all; the next drain goes on from
+    what was committed.
     """
     names = [table.name for table in CAPTURED_TABLES] if tables is None else list(tables)
     work = _Drain(settings, store, names, bounds=bounds, limit=limit, follow=follow, at=at)

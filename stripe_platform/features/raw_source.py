@@ -15,6 +15,7 @@ from stripe_platform.cdc.offsets import beginning_offsets, topic_ids
 from stripe_platform.cdc.reader import Event
 from stripe_platform.cdc.topics import topic_for
 from stripe_platform.features.changes import Change, Refused, changes_of, kinds_of
+from stripe_platform.features.columns import require_columns
 from stripe_platform.features.offsets import Stored, TableOffsets
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.raw.change_log import GAP, TRUNCATE, ChangeLog, TopicRecreated, log_folder
@@ -133,7 +134,8 @@ def raw_source(settings: Settings, stored: Stored, tables: Sequence[str]) -> Sou
 
     Where the sink can never go on from its offsets (its topic was created again, or has deleted what comes next), or
     has not come to the end of what was read again behind a gap, up to where the log has come. `ChangesLost` while a log
-    has not made up for a hole, `TopicRecreated` when it is of an earlier topic; errors as raw's `drain_up_to`.
+    has not made up for a hole, `TopicRecreated` when it is of an earlier topic, `ColumnsMissing`; errors as raw's
+    `drain_up_to`.
     """
     holes = {table: hole for table, hole in known_holes(settings).items() if table in tables}
     if missing := not_made_up_for(settings, holes):
@@ -142,6 +144,7 @@ def raw_source(settings: Settings, stored: Stored, tables: Sequence[str]) -> Sou
     begins, columns = beginning_offsets(settings, tables), table_columns(settings)
     logs = {}
     for table in tables:
+        require_columns(table, kinds_of(columns[table]))
         log = _existing(settings, table)
         end = log.next_offsets if _is_lost(stored, log, begins[table]) else stored.next_offsets([table])[table]
         logs[table] = TableLog(log, kinds_of(columns[table]), end, settings.secret("toast_placeholder"))

@@ -66,7 +66,7 @@ def replay(settings: Settings, store: Store, ids: Iterable[str] | None = None) -
     stands. One that has waited longer than delete markers are kept is refused when nothing is stored of its row.
     Letter and documents are changed in one transaction; a drain beside it begins again from its offsets.
     One that is refused again stays, with the new reason. `UnknownLetter` for an id that there is not, `ColumnsDiffer`
-    when the table is one whose drain stops too, `Held` while collections are built anew.
+    or `ColumnsMissing` when the table is one whose drain stops too, `Held` while collections are built anew.
     """
     replayed = Replayed()
     columns = table_columns(settings)

@@ -9,10 +9,13 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.errors import OperationFailure
 
 from stripe_platform.features import projector
+from stripe_platform.features.columns import NEEDED
 from stripe_platform.features.connection import Documents
 from stripe_platform.features.encoding import RAW
 from stripe_platform.features.projection import Unprojectable
 from stripe_platform.features.projector import Projected
+from stripe_platform.features.search import search_documents
+from stripe_platform.features.sink import TilesOfCharges
 from stripe_platform_tests.integration.features import rows
 from stripe_platform_tests.integration.features.rows import DAY, Row, Topics, take, uuid
 
@@ -414,3 +417,34 @@ def test_a_failed_transaction_leaves_its_error_to_the_caller(documents: Document
         one.abort_transaction()
 
     assert conflict.value.has_error_label("TransientTransactionError")
+
+
+def test_the_needed_columns_are_all_that_documents_features_and_search_rely_on(
+    documents: Documents, topics: Topics
+) -> None:
+    charge = rows.charge(10, payment_intent_id=uuid(20), payment_method_id=uuid(30), currency="usd")
+    of_tables = {
+        "currencies": rows.currency("usd", 2),
+        "exchange_rates": rows.rate(20_000, "usd", "2.0000000000"),
+        "merchants": rows.merchant(1),
+        "customers": rows.customer(2),
+        "events": rows.event(70),
+        "charges": charge,
+        "charge_outcomes": rows.outcome(charge),
+        **{table: make(40, charge) for table, make in CHILDREN.items()},
+        "payment_intents": rows.intent(20),
+        "card_fingerprints": rows.card(),
+        "payment_methods": rows.method(30),
+    }
+    assert of_tables.keys() == NEEDED.keys() == set(projector.TABLES)
+    changed = {"brand": "amex", "exp_year": 2, "exponent": 3, "rate": "3.0000000000"}
+    for op in "cud":
+        for table, row in of_tables.items():
+            needed = {name: row[name] for name in NEEDED[table]}
+            if op == "u":
+                needed |= {name: value for name, value in changed.items() if name in needed}
+            take(documents, [topics.write(table, op, needed)], features=TilesOfCharges(documents))
+        if op == "u":
+            assert the_charge(documents)["card"]["brand"] == "amex"
+            assert the_charge(documents)["reporting_amount"] == 600
+            assert [found.status for found in search_documents(documents, "northwind").charges] == ["succeeded"]
