@@ -14,6 +14,10 @@ from uuid import uuid4
 
 import pytest
 from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import AutoReconnect
+from pymongo.results import UpdateResult
 
 from stripe_platform.cdc.reader import Event
 from stripe_platform.features import dead_letters, raw_source, rebuild, shadow, tiles
@@ -28,6 +32,7 @@ from stripe_platform.features.payments import Entity
 from stripe_platform.features.projection import Store, Unprojectable
 from stripe_platform.features.rebuild import GROUPS, Point, Rebuilt, UnknownCollection, groups_of
 from stripe_platform.features.sink import open_store
+from stripe_platform.features.transaction import StoreFailed
 from stripe_platform.features.writer import Writer
 from stripe_platform.local.environment import environment
 from stripe_platform.settings import Settings
@@ -335,6 +340,46 @@ def test_a_hold_is_kept_for_as_long_as_its_holder_lives(store: Store, monkeypatc
             assert datetime.now(UTC) < deadline
         with pytest.raises(Held):
             Hold(store.documents, ["charges"]).take()
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_decision_whose_answer_was_lost_is_carried_out_or_nothing_is_changed(
+    store: Store,
+    history: History,
+    build_anew: Callable[..., list[Rebuilt]],
+    monkeypatch: pytest.MonkeyPatch,
+    is_stored: bool,
+) -> None:
+    documents = store.documents
+    right = contents(documents)
+    for name in GROUPS[0].collections:
+        documents[name].delete_one({})
+    wrong = contents(documents)
+    update_one, drop_collection, dropped = Collection.update_one, Database.drop_collection, 0
+
+    def lose_the_answer(of: Collection[Any], condition: Any, change: Any, **options: Any) -> UpdateResult:
+        if "hold.swap" not in change.get("$set", {}):
+            return update_one(of, condition, change, **options)
+        if is_stored:
+            update_one(of, condition, change, **options)
+        raise AutoReconnect("lost")
+
+    def drop_one(of: Database[Any], name: str) -> None:
+        nonlocal dropped
+        dropped += 1
+        if dropped > 1:
+            raise AutoReconnect("lost")
+        drop_collection(of, name)
+
+    with monkeypatch.context() as lossy:
+        lossy.setattr(Collection, "update_one", lose_the_answer)
+        lossy.setattr(Database, "drop_collection", drop_one)
+        with pytest.raises(StoreFailed):
+            build_anew("charges")
+    expire(documents)
+    begin(documents)
+    assert contents(documents) == (right if is_stored else wrong)
+    assert nothing_lies_beside(documents)
 
 
 # Killed.
