@@ -740,6 +740,22 @@ def test_a_topic_that_was_created_again_stops_its_table_and_its_letters(platform
     assert list(again.refused.values()) == [OTHER_TOPIC]
 
 
+def test_a_topic_that_is_missing_stops_its_table_alone(platform: Settings, store: Store) -> None:
+    id = str(uuid4())
+    produce(platform, created("payouts", id))
+    client, topic = admin(platform), topic_for("addresses")
+    client.delete_topics([topic])[topic].result(LIMIT_SECONDS)
+    wait_until(lambda: topic not in admin(platform).list_topics(timeout=10).topics, "the topic is gone")
+    try:
+        with pytest.raises(TablesStopped, match=rf"topic {topic} does not exist in Kafka") as stopped:
+            drain(platform, ["addresses", "payouts"], store=store)
+    finally:
+        assert ensure_topics(platform) == (topic,)
+        wait_until(lambda: is_known(platform, "addresses"), "the topic is known")
+    assert {table: type(error) for table, error in stopped.value.errors.items()} == {"addresses": TopicMissing}
+    assert id in rows(store, "payouts")
+
+
 def new_topic_id(settings: Settings, table: str) -> str:
     return topic_ids(settings, [table])[table]
 
