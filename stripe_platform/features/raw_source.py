@@ -1,7 +1,7 @@
 """What collections are built anew from: the raw change log, from what counts in it up to where the sink has come."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -51,6 +51,11 @@ class TableLog:
         """What the store has taken of the topic when it has taken all of this."""
         return TableOffsets(self.log.topic_id, self.end, self.kinds)
 
+    @property
+    def counted_from(self) -> Mapping[int, int]:
+        """{partition: offset before which nothing counts}: behind its last gap all rows were read again."""
+        return _behind_gaps(self.end, self.log.marks())
+
     def changes(self) -> Iterator[list[Change | Refused]]:
         """The changes that count, partition after partition in the order of the offsets.
 
@@ -58,10 +63,9 @@ class TableLog:
         """
         marks = self.log.marks()
         truncated = marks.filter(pc.and_(pc.equal(marks["_op"], TRUNCATE), _are_below(self.end, marks)))
+        counted_from = _behind_gaps(self.end, marks)
         for partition, end in self.end.items():
-            gaps = marks.filter(pc.and_(pc.equal(marks["_op"], GAP), pc.equal(marks["_partition"], partition)))
-            counted_from = pc.max(gaps["_offset"]).as_py() + 1 if len(gaps) else 0
-            for start in range(counted_from, end, OFFSETS_AT_ONCE):
+            for start in range(counted_from[partition], end, OFFSETS_AT_ONCE):
                 stored = self.log.changes(partition, start, min(start + OFFSETS_AT_ONCE, end))
                 stored = _living(stored, truncated)
                 if len(stored):
@@ -93,6 +97,12 @@ class TableLog:
             },
         }
         return Event(topic_for(self.table), partition, offset, json.dumps(value).encode(), None)
+
+
+def _behind_gaps(partitions: Iterable[int], marks: pa.Table) -> dict[int, int]:
+    gaps = marks.filter(pc.equal(marks["_op"], GAP))
+    last = {place: pc.max(gaps.filter(pc.equal(gaps["_partition"], place))["_offset"]).as_py() for place in partitions}
+    return {place: 0 if offset is None else offset + 1 for place, offset in last.items()}
 
 
 def _are_below(end: Mapping[int, int], marks: pa.Table) -> pa.ChunkedArray:

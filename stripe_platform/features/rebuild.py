@@ -111,17 +111,20 @@ def _rebuilt(settings: Settings, store: Store, group: Group, sources: Sources, a
                 sum_up_charges(settings, documents, beside, group.collections, lambda: at("projected"))
             rebuilt = _compared(group, store, hold)
             at("compared")
-            hold.decide(group.collections, _sets(group, source, began))
+            hold.decide(group.collections, _sets(source, began))
             at("decided")
             hold.finish()
             at("finished")
     return rebuilt
 
 
-def _sets(group: Group, source: Source, began: datetime) -> dict[str, Any]:
+def _sets(source: Source, began: datetime) -> dict[str, Any]:
     sets = paths({table: log.offsets for table, log in source.logs.items()})
     sets |= {f"holes.{table}": hole for table, hole in source.holes.items()}
-    return sets | {f"rebuilt.{table}": began for table in group.tables}
+    for table, log in source.logs.items():
+        counted_from = {str(partition): offset for partition, offset in log.counted_from.items()}
+        sets[f"rebuilt.{table}"] = {"at": began, "counted_from": counted_from}
+    return sets
 
 
 def _compared(group: Group, store: Store, hold: Hold) -> Rebuilt:

@@ -29,6 +29,7 @@ MOST_LETTERS = 500
 # for clocks that differ, and for expiry while a replay runs.
 LATE_AFTER = MARKER_LIFE - timedelta(days=1)
 
+BEFORE_GAP = "changes after it were lost, and all rows of its table were read again since: it says nothing; triage it"
 OTHER_TOPIC = "its topic is not the one that the documents follow: its place says nothing; triage it"
 
 
@@ -114,8 +115,10 @@ def _decoded(
     for table in sorted({letter.table for letter in letters}):
         taken = stored.tables.get(table)
         mine = [letter for letter in letters if letter.table == table]
-        followed = [letter for letter in mine if taken is not None and letter.topic_id == taken.topic_id]
-        again.refused |= {letter.id: OTHER_TOPIC for letter in mine if letter not in followed}
+        same = [letter for letter in mine if taken is not None and letter.topic_id == taken.topic_id]
+        again.refused |= {letter.id: OTHER_TOPIC for letter in mine if letter not in same}
+        followed = [letter for letter in same if not _is_before_gap(letter, stored)]
+        again.refused |= {letter.id: BEFORE_GAP for letter in same if letter not in followed}
         if taken is None or not followed:
             continue
         decoder = TableDecoder(
@@ -145,8 +148,14 @@ def _decode(documents: Documents, decoder: TableDecoder, letters: list[Listed], 
     again.refused |= {places[other.partition, other.offset].id: other.reason for other in decoded.refused}
 
 
+def _is_before_gap(letter: Listed, stored: Stored) -> bool:
+    last = stored.rebuilt.get(letter.table)
+    return last is not None and letter.offset < last.counted_from.get(letter.partition, 0)
+
+
 def _is_late(letter: Listed, stored: Stored) -> bool:
-    known_since = max(letter.seen_at, stored.rebuilt.get(letter.table, letter.seen_at))
+    last = stored.rebuilt.get(letter.table)
+    known_since = letter.seen_at if last is None else max(letter.seen_at, last.at)
     return known_since < datetime.now(UTC) - LATE_AFTER
 
 

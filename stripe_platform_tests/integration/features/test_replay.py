@@ -18,7 +18,7 @@ from stripe_platform.features.dead_letters import Letter
 from stripe_platform.features.offsets import TableOffsets, begin
 from stripe_platform.features.projection import Store
 from stripe_platform.features.rebuild import GROUPS, rebuild
-from stripe_platform.features.replay import LATE_AFTER, replay, told
+from stripe_platform.features.replay import BEFORE_GAP, LATE_AFTER, replay, told
 from stripe_platform.features.sink import open_store
 from stripe_platform.features.transaction import INTERRUPTED
 from stripe_platform.features.writer import Writer
@@ -152,6 +152,22 @@ def test_after_the_rebuild_that_it_asks_for_an_old_letter_is_replayed(
     assert (replayed.applied, replayed.stale, replayed.refused) == (not is_deleted, is_deleted, {})
     here = store.documents["customers"].count_documents({"_id": f"cus_{rows.hex_digits(2)}", "deleted": None})
     assert here == (not is_deleted)
+
+
+def test_a_letter_from_before_lost_changes_is_refused_once_the_rows_were_read_again(
+    settings: Settings, store: Store, stream: Stream, lake: Logs
+) -> None:
+    letter = stream.keep("customers", "c", rows.customer(2))
+    # Its delete was lost.
+    lake.log("customers").record_gaps({0: 4}, {0: 5})
+    stream.topics._offsets["customers"] = 4
+    stream.take("customers", "r", rows.customer(3))
+    stream.rebuild("customers")
+
+    replayed = replay(settings, store)
+
+    assert replayed.refused == {letter: BEFORE_GAP}
+    assert [found["_id"] for found in store.documents["customers"].find()] == [f"cus_{rows.hex_digits(3)}"]
 
 
 def test_an_old_letter_of_a_row_that_is_known_is_replayed_and_so_is_a_delete(
