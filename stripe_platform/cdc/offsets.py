@@ -101,7 +101,11 @@ def _topic_ids(settings: Settings, topics: Iterable[str]) -> dict[str, str]:
     client = admin(settings)
     with named_errors(settings, "a topic of the platform"):
         answers = client.describe_topics(TopicCollection(list(topics)), request_timeout=limit)
-        return {topic: str(answer.result(limit).topic_id) for topic, answer in answers.items()}
+    ids = {}
+    for topic, answer in answers.items():
+        with named_errors(settings, f"topic {topic}"):
+            ids[topic] = str(answer.result(limit).topic_id)
+    return ids
 
 
 def _table_offsets(

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol
 
 from bson.raw_bson import RawBSONDocument
@@ -9,6 +10,7 @@ from pymongo.client_session import ClientSession
 
 from stripe_platform.features.changes import Change
 from stripe_platform.features.charges import CHILDREN, COLLECTION, Charge, charge_id_of
+from stripe_platform.features.child_markers import ChildMarkers
 from stripe_platform.features.connection import Documents
 from stripe_platform.features.exchange import Rates, day_of
 from stripe_platform.features.ids import prefixed
@@ -40,6 +42,7 @@ class ChargeBatch:
     def __init__(self, session: ClientSession, documents: Documents, parents: Parents, now: datetime) -> None:
         self._session, self._documents, self._parents, self._now = session, documents, parents, now
         self.rates = Rates(session, documents, parents)
+        self.markers = ChildMarkers(session, documents)
         # With the last change of each.
         self._own: dict[str, tuple[Charge, Change]] = {}
         self._again: dict[str, Write] = {}
@@ -48,11 +51,18 @@ class ChargeBatch:
     def take(self, changes: Sequence[Change]) -> None:
         """Apply the changes of charges and of what belongs to them, in their order."""
         keyed = self._by_charge(changes)
-        charges = {id_: Charge(id_, None) for id_, _ in keyed}
+        charges = {id_: Charge(id_, None) for id_, _ in keyed if id_ is not None}
         for found in self._find({"_id": {"$in": list(charges)}}) if charges else ():
             charges[found["_id"]] = Charge(found["_id"], found)
-        self.stale += take_all((charges[id_].take, change) for id_, change in keyed)
+        self.markers.load(keyed, charges)
+        takes = ((partial(self._take, None if id_ is None else charges[id_]), change) for id_, change in keyed)
+        self.stale += take_all(takes)
         self._own = {charge.id: (charge, charge.last) for charge in charges.values() if charge.last is not None}
+
+    def _take(self, charge: Charge | None, change: Change) -> bool:
+        if charge is not None and change.table not in CHILDREN:
+            return charge.take(change)
+        return self.markers.take(change, charge)
 
     def compose_again(self, condition: Mapping[str, Any]) -> None:
         """Compose anew the stored charges that the condition finds and the batch has not touched."""
@@ -92,8 +102,8 @@ class ChargeBatch:
     def _find(self, condition: Mapping[str, Any]) -> Iterator[RawBSONDocument]:
         return find_raw(self._session, self._documents, COLLECTION, condition)
 
-    def _by_charge(self, changes: Sequence[Change]) -> list[tuple[str, Change]]:
-        """Each change with its charge; without the deletes of children that no charge has."""
+    def _by_charge(self, changes: Sequence[Change]) -> list[tuple[str | None, Change]]:
+        """Each change with its charge; None for the delete of a child that no charge has."""
         keyed: list[tuple[str | None, Change]] = []
         latest: dict[tuple[str, str], str] = {}
         for change in changes:
@@ -106,10 +116,7 @@ class ChargeBatch:
                     latest[child] = id_
             keyed.append((id_, change))
         owners = self._owners(change for id_, change in keyed if id_ is None)
-        found = [(id_ or owners.get((change.table, change.row["id"])), change) for id_, change in keyed]
-        known = [(id_, change) for id_, change in found if id_ is not None]
-        self.stale += len(found) - len(known)
-        return known
+        return [(id_ or owners.get((change.table, change.row["id"])), change) for id_, change in keyed]
 
     def _owners(self, deletes: Iterable[Change]) -> dict[tuple[str, str], str]:
         """The stored charges that hold the children: a delete names its child alone."""

@@ -10,7 +10,7 @@ from stripe_platform.features.encoding import check_values
 from stripe_platform.features.exchange import REPORTING_CURRENCY, Rates, day_of
 from stripe_platform.features.ids import prefixed, with_references
 from stripe_platform.features.parents import Parents, Row
-from stripe_platform.features.positions import advanced, is_stale
+from stripe_platform.features.positions import Position, advanced, furthest, is_stale
 from stripe_platform.features.unchanged import with_unchanged
 from stripe_platform.features.writing import marker_expiry
 
@@ -92,9 +92,17 @@ class Charge:
             self.intent_id = source_row_of("payment_intents", columns["payment_intent_id"])
             self.method_id = source_row_of("payment_methods", columns["payment_method"])
 
-    def take(self, change: Change) -> bool:
-        """Apply a change of the charge or of a row that belongs to it; False when it is stale."""
-        is_taken = self._take_child(change) if change.table in CHILDREN else self._take_row(change)
+    def holds(self, change: Change) -> bool:
+        """Whether it has the child of the change, as one that is not deleted."""
+        position = self.sources.get(change.table, {}).get(change.row["id"])
+        return position is not None and not position["d"]
+
+    def take(self, change: Change, marker: Position | None = None) -> bool:
+        """Apply a change of the charge or of a row that belongs to it; False when it is stale.
+
+        `marker` is of a child: the position of its last delete.
+        """
+        is_taken = self._take_child(change, marker) if change.table in CHILDREN else self._take_row(change)
         if is_taken:
             self.last = change
         return is_taken
@@ -117,10 +125,10 @@ class Charge:
         self.sources[table] = advanced(position, change)
         return True
 
-    def _take_child(self, change: Change) -> bool:
+    def _take_child(self, change: Change, marker: Position | None) -> bool:
         table, key = change.table, change.row["id"]
         positions = dict(self.sources.get(table) or {})
-        position = positions.get(key)
+        position = furthest(positions.get(key), marker)
         if is_stale(position, change):
             return False
         children = self.children.setdefault(table, {})

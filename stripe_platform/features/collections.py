@@ -16,7 +16,7 @@ DAY_SECONDS = 24 * 60 * 60
 EVENTS_KEPT_DAYS = 30
 
 # What the server tells of an index that is not of its definition.
-_ADDED = ("v", "ns", "textIndexVersion", "language_override")
+_ADDED = ("v", "ns", "textIndexVersion")
 _INDEX_NOT_FOUND = 27
 _NAMESPACE_EXISTS = 48
 
@@ -46,9 +46,14 @@ def _expiry(field: str = "expires", days: int = 0) -> IndexModel:
 
 
 def _text(weights: Mapping[str, int]) -> IndexModel:
-    # Names and codes are in many languages: no stemming, no stop words.
+    # Names and codes are in many languages: no stemming, no stop words. Nor does a document choose others: by default a
+    # field `language` would, and with a value that MongoDB knows no language by the document would be refused.
     return IndexModel(
-        [(field, "text") for field in weights], name="search", weights=dict(weights), default_language="none"
+        [(field, "text") for field in weights],
+        name="search",
+        weights=dict(weights),
+        default_language="none",
+        language_override="_search_language",
     )
 
 

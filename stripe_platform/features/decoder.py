@@ -10,6 +10,7 @@ from stripe_platform.cdc.reader import Event
 from stripe_platform.cdc.topics import topic_for
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.features.changes import Change, Refused, changes_of, kinds_of
+from stripe_platform.features.columns import NEEDED, require_columns
 from stripe_platform.oltp.catalog import Column
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.raw.schema import row_schema
@@ -41,7 +42,7 @@ class TableDecoder:
 
     `columns` are those that PostgreSQL's catalog has now, and `ask` reads it anew. `kinds` is {column: kind of its
     values} of every column that the documents hold or ever held: a column that came is added, one that was dropped is
-    absent from then on, and none changes its kind (`ColumnsDiffer`).
+    absent from then on, unless it is needed (`ColumnsMissing`), and none changes its kind (`ColumnsDiffer`).
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class TableDecoder:
     ) -> None:
         self.table, self.kinds = table, dict(kinds)
         self._placeholder, self._ask = placeholder, ask
+        self._lacking: list[str] = []
         self._follow(columns)
 
     def _follow(self, columns: Columns) -> None:
         found = kinds_of(columns)
+        require_columns(self.table, found)
         differing = {
             name: (self.kinds[name], kind) for name, kind in found.items() if self.kinds.get(name, kind) != kind
         }
@@ -70,7 +73,11 @@ class TableDecoder:
         self.kinds = self.kinds | found
 
     def decode(self, events: Sequence[Event]) -> Decoded:
-        """The changes of the records, tombstones left out; `ColumnsDiffer` when the table is another one now."""
+        """The changes of the records, tombstones left out.
+
+        `ColumnsDiffer` or `ColumnsMissing` when the table is another one now.
+        """
+        self._notice_what_is_lacking(events)
         decoded = Decoded()
         has_followed = False
         waiting = [events]
@@ -92,6 +99,16 @@ class TableDecoder:
             for change in changes_of(self.table, table, self._read_as):
                 (decoded.changes if isinstance(change, Change) else decoded.refused).append(change)  # type: ignore[arg-type]
         return decoded
+
+    def _notice_what_is_lacking(self, events: Sequence[Event]) -> None:
+        """Ask whether a needed column was dropped when the last record has none: read on, it would be null in all."""
+        last = next((event.value for event in reversed(events) if event.value), None)
+        if last is None:
+            return
+        lacking = [name for name in NEEDED.get(self.table, ()) if b'"%b":' % name.encode() not in last]
+        if lacking and lacking != self._lacking:
+            self._follow(self._ask())
+        self._lacking = lacking
 
     def _read(self, events: Sequence[Event]) -> pa.Table:
         records = Records(

@@ -5,11 +5,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 from pymongo.client_session import ClientSession
 
+from stripe_platform.cdc.broker import TopicMissing
 from stripe_platform.cdc.offsets import last_stable_offsets, topic_ids
 from stripe_platform.cdc.reader import Sink, TopicReader
 from stripe_platform.cdc.report import Offsets, TableDrained, TablesStopped, drain_until
@@ -78,10 +80,10 @@ def drain(
     another, neither loses a change nor applies one twice. A record that cannot become a document is in the dead
     letters of the same transaction, and the others go on.
 
-    A table that cannot go on (`ColumnsDiffer`, `TopicRecreated`, `OffsetsOutOfRange`) stops where it is while the
-    others go on; at the end `TablesStopped` says which and why. While collections are built anew the drain gives way:
-    it ends, and its report says so. `StoreFailed` and `NotEnoughDisk` end all; the next drain goes on from what was
-    committed.
+    A table that cannot go on (`ColumnsDiffer`, `ColumnsMissing`, `TopicMissing`, `TopicRecreated`, `OffsetsOutOfRange`)
+    stops where it is while the others go on; at the end `TablesStopped` says which and why. While collections are built
+    anew the drain gives way: it ends, and its report says so. `StoreFailed` and `NotEnoughDisk` end all; the next drain
+    goes on from what was committed.
     """
     names = [table.name for table in CAPTURED_TABLES] if tables is None else list(tables)
     work = _Drain(settings, store, names, bounds=bounds, limit=limit, follow=follow, at=at)
@@ -265,10 +267,10 @@ class _Drain:
     def _open(self, stored: Stored) -> dict[str, Source]:
         """What is read of each table that can go on, by topic; of the others the error is kept."""
         going = [table for table in self._tables if table not in self.errors]
-        ids = topic_ids(self._settings, going)
+        ids = self._topic_ids(going)
         columns = table_columns(self._settings)
         decoders: dict[str, TableDecoder] = {}
-        for table in going:
+        for table in ids:
             try:
                 decoders[table] = self._decoder(table, stored, ids[table], columns[table])
             except StripePlatformError as error:
@@ -283,6 +285,18 @@ class _Drain:
             topic_for(table): Source(decoder, ids[table], starts[table], self._bounds.get(table, {}))
             for table, decoder in decoders.items()
         }
+
+    def _topic_ids(self, tables: list[str]) -> dict[str, str]:
+        """The topics that there are; of the other tables the error is kept."""
+        with suppress(TopicMissing):
+            return topic_ids(self._settings, tables)
+        ids: dict[str, str] = {}
+        for table in tables:
+            try:
+                ids |= topic_ids(self._settings, [table])
+            except TopicMissing as error:
+                self.errors[table] = error
+        return ids
 
     def _decoder(self, table: str, stored: Stored, topic_id: str, columns: Columns) -> TableDecoder:
         taken = stored.tables.get(table)

@@ -54,7 +54,6 @@ class Hold:
     def __init__(self, documents: Documents, of: Sequence[str]) -> None:
         self._documents, self._of = documents, list(of)
         self._by = self.shadow = uuid4().hex[:8]
-        self._is_decided = False
 
     def take(self) -> None:
         """`Held` when another has it; one that has expired is brought to its end first."""
@@ -79,10 +78,10 @@ class Hold:
         `HoldLost`, and nothing is changed, when the hold has been taken over.
         """
         swap = {"collections": list(collections), "sets": [[path, value] for path, value in sets.items()]}
-        found = self._documents[COLLECTION].update_one(self._mine, {"$set": {"hold.swap": swap, "hold.until": _end()}})
+        mine = {**self._mine, "hold.is_given_up": {"$exists": False}}
+        found = self._documents[COLLECTION].update_one(mine, {"$set": {"hold.swap": swap, "hold.until": _end()}})
         if not found.matched_count:
             raise HoldLost(self._of)
-        self._is_decided = True
 
     def finish(self) -> None:
         """Put in place what was decided and end the hold; harmless when another has done it."""
@@ -91,8 +90,12 @@ class Hold:
             _finish(self._documents, found["hold"])
 
     def give_up(self) -> None:
-        """End a hold under which nothing was decided."""
-        if not self._is_decided:
+        """End a hold under which nothing was decided; one that is decided is left to be finished.
+
+        The server is asked: a decision whose answer was lost may have been stored, and none must be stored from now on.
+        """
+        undecided = {**self._mine, "hold.swap": {"$exists": False}}
+        if self._documents[COLLECTION].update_one(undecided, {"$set": {"hold.is_given_up": True}}).matched_count:
             _drop(self._documents, self._by, self.shadow)
 
     @property

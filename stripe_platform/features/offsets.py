@@ -1,7 +1,8 @@
 """How far the document store has come: one document, with which every transaction of its writers begins."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from pymongo.client_session import ClientSession
@@ -41,6 +42,14 @@ class TableOffsets:
 
 
 @dataclass(frozen=True)
+class LastRebuild:
+    """When documents were last built anew, with a marker of every delete, from {partition: offset} on."""
+
+    at: datetime
+    counted_from: Mapping[int, int]
+
+
+@dataclass(frozen=True)
 class Stored:
     """The store's own offsets; `version` is what a writer who read them must find when it writes.
 
@@ -50,6 +59,7 @@ class Stored:
     version: int
     tables: Mapping[str, TableOffsets]
     holes: Mapping[str, str]
+    rebuilt: Mapping[str, LastRebuild] = field(default_factory=dict)
 
     def next_offsets(self, tables: Iterable[str]) -> dict[str, dict[int, int]]:
         """{table: {partition: next offset}}, 0 where nothing was taken yet."""
@@ -66,14 +76,22 @@ def stored_offsets(documents: Documents) -> Stored:
     if document is None:
         return Stored(0, {}, {})
     tables = {
-        table: TableOffsets(
-            taken["topic_id"],
-            {int(partition): offset for partition, offset in taken["next"].items()},
-            taken["columns"],
-        )
+        table: TableOffsets(taken["topic_id"], _by_partition(taken["next"]), taken["columns"])
         for table, taken in document["offsets"].items()
     }
-    return Stored(document["version"], tables, document.get("holes", {}))
+    rebuilt = {
+        table: LastRebuild(
+            # Not every client reads times with a zone.
+            last["at"].replace(tzinfo=UTC),
+            _by_partition(last["counted_from"]),
+        )
+        for table, last in document.get("rebuilt", {}).items()
+    }
+    return Stored(document["version"], tables, document.get("holes", {}), rebuilt)
+
+
+def _by_partition(stored: Mapping[str, int]) -> dict[int, int]:
+    return {int(partition): offset for partition, offset in stored.items()}
 
 
 def begin(documents: Documents) -> Stored:

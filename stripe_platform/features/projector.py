@@ -54,7 +54,8 @@ def project(
         for condition in (*fan_out.of_intents(known), *fan_out.of_shared_rows(known, batch.rates)):
             batch.compose_again(condition)
     stored, stale = _project_entities(session, documents, of_entities, now)
-    stored += len(write_all(session, documents, parents.COLLECTION, known.writes(now))) + batch.write(features)
+    rows = [*known.writes(now), *batch.markers.writes(now)]
+    stored += len(write_all(session, documents, parents.COLLECTION, rows)) + batch.write(features)
     stale += known.stale + batch.stale
     return Projected(applied=len(changes) - stale, stale=stale, documents=stored)
 

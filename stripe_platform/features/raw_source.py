@@ -1,7 +1,7 @@
 """What collections are built anew from: the raw change log, from what counts in it up to where the sink has come."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -15,6 +15,7 @@ from stripe_platform.cdc.offsets import beginning_offsets, topic_ids
 from stripe_platform.cdc.reader import Event
 from stripe_platform.cdc.topics import topic_for
 from stripe_platform.features.changes import Change, Refused, changes_of, kinds_of
+from stripe_platform.features.columns import require_columns
 from stripe_platform.features.offsets import Stored, TableOffsets
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.raw.change_log import GAP, TRUNCATE, ChangeLog, TopicRecreated, log_folder
@@ -50,6 +51,11 @@ class TableLog:
         """What the store has taken of the topic when it has taken all of this."""
         return TableOffsets(self.log.topic_id, self.end, self.kinds)
 
+    @property
+    def counted_from(self) -> Mapping[int, int]:
+        """{partition: offset before which nothing counts}: behind its last gap all rows were read again."""
+        return _behind_gaps(self.end, self.log.marks())
+
     def changes(self) -> Iterator[list[Change | Refused]]:
         """The changes that count, partition after partition in the order of the offsets.
 
@@ -57,10 +63,9 @@ class TableLog:
         """
         marks = self.log.marks()
         truncated = marks.filter(pc.and_(pc.equal(marks["_op"], TRUNCATE), _are_below(self.end, marks)))
+        counted_from = _behind_gaps(self.end, marks)
         for partition, end in self.end.items():
-            gaps = marks.filter(pc.and_(pc.equal(marks["_op"], GAP), pc.equal(marks["_partition"], partition)))
-            counted_from = pc.max(gaps["_offset"]).as_py() + 1 if len(gaps) else 0
-            for start in range(counted_from, end, OFFSETS_AT_ONCE):
+            for start in range(counted_from[partition], end, OFFSETS_AT_ONCE):
                 stored = self.log.changes(partition, start, min(start + OFFSETS_AT_ONCE, end))
                 stored = _living(stored, truncated)
                 if len(stored):
@@ -92,6 +97,12 @@ class TableLog:
             },
         }
         return Event(topic_for(self.table), partition, offset, json.dumps(value).encode(), None)
+
+
+def _behind_gaps(partitions: Iterable[int], marks: pa.Table) -> dict[int, int]:
+    gaps = marks.filter(pc.equal(marks["_op"], GAP))
+    last = {place: pc.max(gaps.filter(pc.equal(gaps["_partition"], place))["_offset"]).as_py() for place in partitions}
+    return {place: 0 if offset is None else offset + 1 for place, offset in last.items()}
 
 
 def _are_below(end: Mapping[int, int], marks: pa.Table) -> pa.ChunkedArray:
@@ -133,7 +144,8 @@ def raw_source(settings: Settings, stored: Stored, tables: Sequence[str]) -> Sou
 
     Where the sink can never go on from its offsets (its topic was created again, or has deleted what comes next), or
     has not come to the end of what was read again behind a gap, up to where the log has come. `ChangesLost` while a log
-    has not made up for a hole, `TopicRecreated` when it is of an earlier topic; errors as raw's `drain_up_to`.
+    has not made up for a hole, `TopicRecreated` when it is of an earlier topic, `ColumnsMissing`; errors as raw's
+    `drain_up_to`.
     """
     holes = {table: hole for table, hole in known_holes(settings).items() if table in tables}
     if missing := not_made_up_for(settings, holes):
@@ -142,6 +154,7 @@ def raw_source(settings: Settings, stored: Stored, tables: Sequence[str]) -> Sou
     begins, columns = beginning_offsets(settings, tables), table_columns(settings)
     logs = {}
     for table in tables:
+        require_columns(table, kinds_of(columns[table]))
         log = _existing(settings, table)
         end = log.next_offsets if _is_lost(stored, log, begins[table]) else stored.next_offsets([table])[table]
         logs[table] = TableLog(log, kinds_of(columns[table]), end, settings.secret("toast_placeholder"))

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.features import charges, entities, parents, shadow
@@ -95,7 +96,7 @@ def rebuild(
 
 
 def _rebuilt(settings: Settings, store: Store, group: Group, sources: Sources, at: Callable[[Point], None]) -> Rebuilt:
-    documents = store.documents
+    documents, began = store.documents, datetime.now(UTC)
     with named_failures(settings):
         begin(documents)
         with holding(documents, group.collections) as hold:
@@ -110,12 +111,20 @@ def _rebuilt(settings: Settings, store: Store, group: Group, sources: Sources, a
                 sum_up_charges(settings, documents, beside, group.collections, lambda: at("projected"))
             rebuilt = _compared(group, store, hold)
             at("compared")
-            sets = paths({table: log.offsets for table, log in source.logs.items()})
-            hold.decide(group.collections, sets | {f"holes.{table}": hole for table, hole in source.holes.items()})
+            hold.decide(group.collections, _sets(source, began))
             at("decided")
             hold.finish()
             at("finished")
     return rebuilt
+
+
+def _sets(source: Source, began: datetime) -> dict[str, Any]:
+    sets = paths({table: log.offsets for table, log in source.logs.items()})
+    sets |= {f"holes.{table}": hole for table, hole in source.holes.items()}
+    for table, log in source.logs.items():
+        counted_from = {str(partition): offset for partition, offset in log.counted_from.items()}
+        sets[f"rebuilt.{table}"] = {"at": began, "counted_from": counted_from}
+    return sets
 
 
 def _compared(group: Group, store: Store, hold: Hold) -> Rebuilt:

@@ -1,13 +1,16 @@
 """Search for support: merchants and charges by the words that people say on the phone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel
+from pymongo.errors import OperationFailure
 from rich.console import Console
 from rich.table import Table
 
+from stripe_platform.errors import StripePlatformError
 from stripe_platform.features.connection import Documents, connect
 from stripe_platform.features.exchange import REPORTING_CURRENCY, REPORTING_EXPONENT
 from stripe_platform.features.parents import COLLECTION, row_id
@@ -17,6 +20,9 @@ from stripe_platform.status import major_units
 LIMIT = 20
 SEARCH_LIMIT_MS = 5_000
 
+_INDEX_NOT_FOUND = 27
+_TIME_LIMIT_EXCEEDED = 50
+
 # What readers skip: rows that are gone, and documents that wait for a row.
 READABLE: Mapping[str, Any] = {"deleted": {"$exists": False}, "incomplete": {"$exists": False}}
 
@@ -24,6 +30,26 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BEST_FIRST = [("score", {"$meta": "textScore"}), ("created", -1), ("_id", -1)]
 _OF_ROW = ("merchant", "amount", "currency", "status", "statement_descriptor", "description", "decline_code")
 _NEWEST_FIRST = [("created", -1), ("_id", -1)]
+
+
+class NothingToSearch(StripePlatformError):
+    """The collections have no text index: no writer has ever opened the store."""
+
+    def __init__(self, documents: Documents) -> None:
+        super().__init__(
+            f"MongoDB's database {documents.name!r} has no index to search, for no documents have been made in it yet: "
+            "start `stripe-platform stream` (`make up` does), or materialize features/charges and features/merchants"
+        )
+
+
+class SearchTooLong(StripePlatformError):
+    """A search did not end in time."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"the search did not end within {SEARCH_LIMIT_MS / 1_000:g} s: too many documents have these words; "
+            'search for rarer ones, or for "words that stand together"'
+        )
 
 
 class FoundMerchant(BaseModel):
@@ -63,7 +89,8 @@ def search(settings: Settings, text: str, *, limit: int = LIMIT) -> Found:
     """Merchants by name or descriptor, charges by descriptor, description or decline reason, or of found merchants.
 
     Words are found whole, in any case; "quoted words" must stand together, -words must not occur. Deleted and
-    incomplete documents are skipped. `MongoUnavailable` when the server cannot be reached.
+    incomplete documents are skipped. `MongoUnavailable` when the server cannot be reached, `NothingToSearch` before the
+    first documents, `SearchTooLong`.
     """
     with connect(settings) as documents:
         return search_documents(documents, text, limit=limit)
@@ -71,6 +98,24 @@ def search(settings: Settings, text: str, *, limit: int = LIMIT) -> Found:
 
 def search_documents(documents: Documents, text: str, *, limit: int = LIMIT) -> Found:
     """As `search`, on an open database."""
+    with _named_refusals(documents):
+        return _search(documents, text, limit)
+
+
+@contextmanager
+def _named_refusals(documents: Documents) -> Iterator[None]:
+    try:
+        yield
+    except OperationFailure as failure:
+        # The server's message quotes the words.
+        if failure.code == _INDEX_NOT_FOUND:
+            raise NothingToSearch(documents) from None
+        if failure.code == _TIME_LIMIT_EXCEEDED:
+            raise SearchTooLong from None
+        raise
+
+
+def _search(documents: Documents, text: str, limit: int) -> Found:
     words = {"$text": {"$search": _with_code(text)}, **READABLE}
     merchants = _find(documents, "merchants", words, _BEST_FIRST, limit)
     charges = _find(documents, "charges", words, _BEST_FIRST, limit)

@@ -72,5 +72,7 @@ def open_documents(settings: Settings) -> Iterator[Documents]:
 @contextmanager
 def open_store(settings: Settings, *, features: bool = True) -> Iterator[Store]:
     """The store, for one writer; closed at the end. Without `features` the tiles are not written."""
-    with open_documents(settings) as documents, writing(settings, documents) as session:
+    # The session first: it ends the transaction of a writer that was killed, which an altered index would wait for.
+    with connect(settings) as documents, writing(settings, documents) as session:
+        ensure_collections(documents)
         yield Store(documents, FeatureProjector(features=features), session)

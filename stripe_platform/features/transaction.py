@@ -1,7 +1,7 @@
 """Transactions on MongoDB: retried by the book, within a limit, and their failures named."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -24,6 +24,8 @@ TRANSACTION_LIMIT = timedelta(seconds=30)
 WRITERS = "sink_writers"
 # Of a writer that did not end in order, its session is forgotten after it.
 WRITERS_ARE_KNOWN = timedelta(days=1)
+
+FORGET_LIMIT = timedelta(seconds=5)
 
 INTERRUPTED = 11601
 
@@ -65,8 +67,12 @@ def writing(settings: Settings, documents: Documents) -> Iterator[ClientSession]
         known.delete_many({"since": {"$lt": now - WRITERS_ARE_KNOWN}})
         id = session.session_id["id"]
         known.replace_one({"_id": id}, {"since": now}, upsert=True)
-        yield session
-        known.delete_one({"_id": id})
+        try:
+            yield session
+        finally:
+            # How the writer ended is what counts; its record is forgotten after a day anyway.
+            with suppress(PyMongoError), pymongo.timeout(FORGET_LIMIT.total_seconds()):
+                known.delete_one({"_id": id})
 
 
 def in_transaction(settings: Settings, session: ClientSession, body: Callable[[ClientSession], T]) -> T:

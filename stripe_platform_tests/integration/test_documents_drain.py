@@ -34,6 +34,7 @@ from stripe_platform.cdc.topics import ensure_topics, topic_for
 from stripe_platform.features import dead_letters, intake, transaction
 from stripe_platform.features import drain as drain_module
 from stripe_platform.features.changes import TRUNCATE
+from stripe_platform.features.columns import NEEDED, ColumnsMissing
 from stripe_platform.features.decoder import ColumnsDiffer
 from stripe_platform.features.drain import SINK, drain, drain_up_to
 from stripe_platform.features.intake import Point
@@ -41,6 +42,7 @@ from stripe_platform.features.lag import mongodb_lag
 from stripe_platform.features.offsets import TopicRecreated, stored_offsets
 from stripe_platform.features.projection import Store
 from stripe_platform.features.replay import OTHER_TOPIC, replay
+from stripe_platform.features.sink import FeatureProjector
 from stripe_platform.features.transaction import StoreFailed, writing
 from stripe_platform.local.environment import environment
 from stripe_platform.local.errors import NotEnoughDisk
@@ -645,9 +647,9 @@ def commands(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) 
 # From here on each test breaks a table or a topic that no other test uses.
 
 
-def alter(settings: Settings, statement: str) -> None:
+def alter(settings: Settings, statement: str, table: str = "disputes") -> None:
     with connect(settings) as postgres:
-        postgres.execute(f"ALTER TABLE payments.disputes {statement}")
+        postgres.execute(f"ALTER TABLE payments.{table} {statement}")
 
 
 def test_a_column_that_comes_is_followed_one_that_goes_is_absent_and_another_type_stops_its_table(
@@ -684,6 +686,25 @@ def test_a_column_that_comes_is_followed_one_that_goes_is_absent_and_another_typ
     assert other in rows(store, "payouts")
 
 
+def test_a_needed_column_that_is_renamed_stops_its_table_alone(platform: Settings, store: Store) -> None:
+    store = Store(store.documents, FeatureProjector(), store.session)
+    card = dict.fromkeys(NEEDED["card_fingerprints"], "0123456789abcdef") | {"id": str(uuid4())}
+    drain(platform, ["card_fingerprints", "currencies"], store=store)
+    stored = next_offsets(store, "card_fingerprints")
+    alter(platform, "RENAME issuer_country TO issued_in", "card_fingerprints")
+    try:
+        produce(platform, record("card_fingerprints", "c", card, lsn=1))
+        told = "card_fingerprints stop.*no captured column issuer_country.*rebuild card_fingerprints"
+        with pytest.raises(TablesStopped, match=told) as stopped:
+            drain(platform, ["card_fingerprints", "currencies"], store=store)
+    finally:
+        alter(platform, "RENAME issued_in TO issuer_country", "card_fingerprints")
+    found = {table: type(error) for table, error in stopped.value.errors.items()}
+    assert found == {"card_fingerprints": ColumnsMissing}
+    assert next_offsets(store, "card_fingerprints") == stored
+    assert letters(store, "card_fingerprints") == {}
+
+
 def test_offsets_that_were_deleted_unread_stop_their_table_with_the_remedy(platform: Settings, store: Store) -> None:
     begin = at_end(platform, store, "invoices")
     produce(platform, raw("invoices", b"1"), raw("invoices", b"2"))
@@ -717,6 +738,22 @@ def test_a_topic_that_was_created_again_stops_its_table_and_its_letters(platform
     )
     again = replay(platform, store)
     assert list(again.refused.values()) == [OTHER_TOPIC]
+
+
+def test_a_topic_that_is_missing_stops_its_table_alone(platform: Settings, store: Store) -> None:
+    id = str(uuid4())
+    produce(platform, created("payouts", id))
+    client, topic = admin(platform), topic_for("addresses")
+    client.delete_topics([topic])[topic].result(LIMIT_SECONDS)
+    wait_until(lambda: topic not in admin(platform).list_topics(timeout=10).topics, "the topic is gone")
+    try:
+        with pytest.raises(TablesStopped, match=rf"topic {topic} does not exist in Kafka") as stopped:
+            drain(platform, ["addresses", "payouts"], store=store)
+    finally:
+        assert ensure_topics(platform) == (topic,)
+        wait_until(lambda: is_known(platform, "addresses"), "the topic is known")
+    assert {table: type(error) for table, error in stopped.value.errors.items()} == {"addresses": TopicMissing}
+    assert id in rows(store, "payouts")
 
 
 def new_topic_id(settings: Settings, table: str) -> str:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -108,6 +109,23 @@ def test_an_older_validator_and_index_are_altered_and_documents_and_other_indexe
     assert dict(indexes["search"]["weights"]) == {"business_name": 1, "statement_descriptor": 1}
     assert "a_persons_own" in indexes
     assert empty["merchants"].count_documents({}) == 1
+
+
+def test_a_column_that_is_called_language_is_stored_like_any_other_also_where_the_index_is_older(
+    empty: Documents,
+) -> None:
+    wanted = next(collection for collection in COLLECTIONS if collection.name == "charges")
+    (search,) = (index for index in wanted.indexes if index.document["name"] == "search")
+    older = {name: value for name, value in search.document.items() if name not in ("key", "language_override")}
+    ensure_collections(empty, [replace(wanted, indexes=(IndexModel(list(search.document["key"].items()), **older),))])
+    assert empty["charges"].index_information()["search"]["language_override"] == "language"
+
+    ensure_collections(empty)
+    topics = Topics()
+    charges = [rows.charge(number, language=language) for number, language in enumerate(("de-DE", None, 7))]
+    take(empty, [topics.write("charges", "c", charge) for charge in charges])
+
+    assert empty["charges"].distinct("language") == [None, 7, "de-DE"]
 
 
 CHARGE = rows.charge(10, payment_method_id=rows.uuid(30))

@@ -9,14 +9,18 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError, OperationFailure
 
 from stripe_platform.features import projector
+from stripe_platform.features.columns import NEEDED
 from stripe_platform.features.connection import Documents
 from stripe_platform.features.encoding import RAW
 from stripe_platform.features.projection import Unprojectable
 from stripe_platform.features.projector import Projected
+from stripe_platform.features.search import search_documents
+from stripe_platform.features.sink import TilesOfCharges
 from stripe_platform_tests.integration.features import rows
 from stripe_platform_tests.integration.features.rows import DAY, Row, Topics, take, uuid
 
 SECRET = "a value of the row"
+CHILDREN = {"refunds": rows.refund, "disputes": rows.dispute, "early_fraud_warnings": rows.warning}
 
 
 @pytest.fixture
@@ -216,24 +220,58 @@ def test_a_row_that_comes_back_after_its_delete_is_there_again(documents: Docume
 
 def test_the_delete_of_a_child_finds_the_charge_that_it_does_not_name(documents: Documents, topics: Topics) -> None:
     charge = rows.charge(10)
-    children = {"refunds": rows.refund, "disputes": rows.dispute, "early_fraud_warnings": rows.warning}
     topics.write("charges", "c", charge)
-    for number, (table, make) in enumerate(children.items(), 40):
+    for number, (table, make) in enumerate(CHILDREN.items(), 40):
         topics.write(table, "c", make(number, charge))
     take(documents, topics.written)
     there = the_charge(documents)
 
-    take(documents, [topics.write(table, "d", {"id": uuid(n)}) for n, table in enumerate(children, 40)])
+    take(documents, [topics.write(table, "d", {"id": uuid(n)}) for n, table in enumerate(CHILDREN, 40)])
 
-    assert [len(there[table]) for table in children] == [1, 1, 1]
-    assert [the_charge(documents)[table] for table in children] == [[], [], []]
+    assert [len(there[table]) for table in CHILDREN] == [1, 1, 1]
+    assert [the_charge(documents)[table] for table in CHILDREN] == [[], [], []]
     assert the_charge(documents)["fraud_known_at"] is None
 
 
-def test_the_delete_of_a_child_that_no_charge_has_changes_nothing(documents: Documents, topics: Topics) -> None:
+@pytest.mark.parametrize("table", CHILDREN)
+@pytest.mark.parametrize("before", [[], ["c", "d"]], ids=["never seen", "deleted before"])
+@pytest.mark.parametrize("size", [1, 100])
+def test_a_child_that_was_deleted_while_its_insert_waited_stays_deleted_when_that_comes(
+    documents: Documents, topics: Topics, table: str, before: list[str], size: int
+) -> None:
+    charge = rows.charge(10)
+    child = CHILDREN[table](40, charge)
+    take(documents, [topics.write("charges", "c", charge), *(topics.write(table, op, child) for op in before)])
+    waiting, gone = topics.write(table, "c", child), topics.write(table, "d", child)
+
+    assert take(documents, [gone]).applied == 1
+    right = rows.contents(documents)
+    replayed = take(documents, [waiting, gone], size=size)
+
+    assert replayed == Projected(applied=0, stale=2, documents=0)
+    assert rows.contents(documents) == right
+    assert the_charge(documents)[table] == []
+    assert the_charge(documents)["fraud_known_at"] is None
+
+
+def test_a_child_that_comes_back_after_an_unknown_delete_is_there_again(documents: Documents, topics: Topics) -> None:
+    charge = rows.charge(10)
+    refund = rows.refund(40, charge)
+    take(documents, [topics.write("charges", "c", charge), topics.write("refunds", "d", refund)])
+
+    assert take(documents, [topics.write("refunds", "c", refund)]).applied == 1
+
+    assert len(the_charge(documents)["refunds"]) == 1
+
+
+def test_the_marker_of_an_unknown_child_leaves_with_the_others(documents: Documents, topics: Topics) -> None:
     unknown = topics.write("refunds", "d", {"id": uuid(40)})
 
-    assert take(documents, [unknown]) == Projected(applied=0, stale=1, documents=0)
+    assert take(documents, [unknown, unknown]) == Projected(applied=1, stale=1, documents=1)
+
+    (marker,) = documents["source_rows"].find()
+    assert marker["_id"] == f"refunds/{uuid(40)}"
+    assert timedelta(days=13) < marker["expires"] - datetime.now(UTC) <= timedelta(days=14)
 
 
 def test_a_rate_that_comes_late_revalues_the_charges_of_its_days_alone(documents: Documents, topics: Topics) -> None:
@@ -422,3 +460,34 @@ def test_a_failed_transaction_leaves_its_error_to_the_caller(documents: Document
         one.abort_transaction()
 
     assert conflict.value.has_error_label("TransientTransactionError")
+
+
+def test_the_needed_columns_are_all_that_documents_features_and_search_rely_on(
+    documents: Documents, topics: Topics
+) -> None:
+    charge = rows.charge(10, payment_intent_id=uuid(20), payment_method_id=uuid(30), currency="usd")
+    of_tables = {
+        "currencies": rows.currency("usd", 2),
+        "exchange_rates": rows.rate(20_000, "usd", "2.0000000000"),
+        "merchants": rows.merchant(1),
+        "customers": rows.customer(2),
+        "events": rows.event(70),
+        "charges": charge,
+        "charge_outcomes": rows.outcome(charge),
+        **{table: make(40, charge) for table, make in CHILDREN.items()},
+        "payment_intents": rows.intent(20),
+        "card_fingerprints": rows.card(),
+        "payment_methods": rows.method(30),
+    }
+    assert of_tables.keys() == NEEDED.keys() == set(projector.TABLES)
+    changed = {"brand": "amex", "exp_year": 2, "exponent": 3, "rate": "3.0000000000"}
+    for op in "cud":
+        for table, row in of_tables.items():
+            needed = {name: row[name] for name in NEEDED[table]}
+            if op == "u":
+                needed |= {name: value for name, value in changed.items() if name in needed}
+            take(documents, [topics.write(table, op, needed)], features=TilesOfCharges(documents))
+        if op == "u":
+            assert the_charge(documents)["card"]["brand"] == "amex"
+            assert the_charge(documents)["reporting_amount"] == 600
+            assert [found.status for found in search_documents(documents, "northwind").charges] == ["succeeded"]

@@ -139,6 +139,10 @@ def expected(history: History) -> dict[str, dict[str, Row]]:
             row = history.left.get((table, values))
             document = {"expires": None} if row is None else {"row": _parent(table, row)}
             found["source_rows"]["/".join((table, *map(str, values)))] = document | position
+    for change in history.topics.written:
+        if change.table in CHILDREN and change.op == "d":
+            marker = {"o": change.offset, "l": change.lsn, "d": True, "expires": None}
+            found["source_rows"][f"{change.table}/{change.row['id']}"] = marker
     return found
 
 

@@ -5,18 +5,24 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+from threading import Event
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import AutoReconnect
+from pymongo.results import UpdateResult
 
-from stripe_platform.cdc.reader import Event
-from stripe_platform.features import dead_letters, raw_source, rebuild, shadow, tiles
+from stripe_platform.cdc import reader
+from stripe_platform.features import dead_letters, online, raw_source, rebuild, shadow, tiles
 from stripe_platform.features.changes import Change
 from stripe_platform.features.connection import Documents
 from stripe_platform.features.dead_letters import Letter
@@ -24,10 +30,13 @@ from stripe_platform.features.decoder import TableDecoder
 from stripe_platform.features.hold import COLLECTION as SINK
 from stripe_platform.features.hold import ID, Held, Hold, HoldLost, holding
 from stripe_platform.features.offsets import LostRace, TableOffsets, begin, stored_offsets
+from stripe_platform.features.online import FeatureVector
 from stripe_platform.features.payments import Entity
 from stripe_platform.features.projection import Store, Unprojectable
 from stripe_platform.features.rebuild import GROUPS, Point, Rebuilt, UnknownCollection, groups_of
 from stripe_platform.features.sink import open_store
+from stripe_platform.features.transaction import StoreFailed
+from stripe_platform.features.windows import AsOf
 from stripe_platform.features.writer import Writer
 from stripe_platform.local.environment import environment
 from stripe_platform.settings import Settings
@@ -249,7 +258,7 @@ def test_dead_letters_stay_letters_and_what_cannot_be_projected_becomes_one(
     # It could be projected by now, but that is for a replay to do.
     aside = topics.write("events", "c", rows.event(3))
     lake.write([aside])
-    kept = Letter.of("events", "events-topic", Event("", 0, aside.offset, b"", None), "not yet")
+    kept = Letter.of("events", "events-topic", reader.Event("", 0, aside.offset, b"", None), "not yet")
     with store.documents.client.start_session() as session, session.start_transaction():
         dead_letters.keep(session, store.documents, [kept])
     assert differed(build_anew("events")) == {}
@@ -335,6 +344,74 @@ def test_a_hold_is_kept_for_as_long_as_its_holder_lives(store: Store, monkeypatc
             assert datetime.now(UTC) < deadline
         with pytest.raises(Held):
             Hold(store.documents, ["charges"]).take()
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_decision_whose_answer_was_lost_is_carried_out_or_nothing_is_changed(
+    store: Store,
+    history: History,
+    build_anew: Callable[..., list[Rebuilt]],
+    monkeypatch: pytest.MonkeyPatch,
+    is_stored: bool,
+) -> None:
+    documents = store.documents
+    right = contents(documents)
+    for name in GROUPS[0].collections:
+        documents[name].delete_one({})
+    wrong = contents(documents)
+    update_one, drop_collection, dropped = Collection.update_one, Database.drop_collection, 0
+
+    def lose_the_answer(of: Collection[Any], condition: Any, change: Any, **options: Any) -> UpdateResult:
+        if "hold.swap" not in change.get("$set", {}):
+            return update_one(of, condition, change, **options)
+        if is_stored:
+            update_one(of, condition, change, **options)
+        raise AutoReconnect("lost")
+
+    def drop_one(of: Database[Any], name: str) -> None:
+        nonlocal dropped
+        dropped += 1
+        if dropped > 1:
+            raise AutoReconnect("lost")
+        drop_collection(of, name)
+
+    with monkeypatch.context() as lossy:
+        lossy.setattr(Collection, "update_one", lose_the_answer)
+        lossy.setattr(Database, "drop_collection", drop_one)
+        with pytest.raises(StoreFailed):
+            build_anew("charges")
+    expire(documents)
+    begin(documents)
+    assert contents(documents) == (right if is_stored else wrong)
+    assert nothing_lies_beside(documents)
+
+
+def test_features_are_read_while_a_rebuild_puts_their_collections_in_place(
+    store: Store, history: History, build_anew: Callable[..., list[Rebuilt]]
+) -> None:
+    charge = rows.charge(99, customer_id=rows.uuid(2))
+    as_of = AsOf(charge["created"], "ch_z")
+    is_over = Event()
+
+    def read_on() -> list[FeatureVector]:
+        found = []
+        while not is_over.is_set():
+            merchant, customer = f"acct_{rows.hex_digits(1)}", f"cus_{rows.hex_digits(2)}"
+            found.append(
+                online.read(store.documents, card="1", customer=customer, merchant=merchant, as_of=as_of, payment=None)
+            )
+        return found
+
+    with ThreadPoolExecutor() as pool:
+        readers = [pool.submit(read_on) for _ in range(2)]
+        try:
+            for _ in range(2):
+                build_anew("charges")
+        finally:
+            is_over.set()
+        vectors = [vector for each in readers for vector in each.result(LIMIT_SECONDS)]
+    assert {vector.values["customer_payments_1h"] for vector in vectors} == {1}
+    assert len({vector.version for vector in vectors}) > 2
 
 
 # Killed.

@@ -7,8 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from stripe_platform.cli import app
+from stripe_platform.features import search as search_module
 from stripe_platform.features.connection import Documents
-from stripe_platform.features.search import search_documents
+from stripe_platform.features.search import NothingToSearch, SearchTooLong, search_documents
 from stripe_platform_tests.integration.features import rows
 from stripe_platform_tests.integration.features.rows import DAY, Topics, take, uuid
 
@@ -75,6 +76,18 @@ def test_support_finds_by_words(documents: Documents, text: str, merchants: list
 
 def test_no_more_is_found_than_asked_for(documents: Documents) -> None:
     assert [charge.id for charge in search_documents(documents, "northwind", limit=2).charges] == ids([12, 11])
+
+
+def test_a_search_before_the_first_documents_says_so(documents: Documents) -> None:
+    with pytest.raises(NothingToSearch, match=r"no documents have been made.*stripe-platform stream") as told:
+        search_documents(documents.client[f"{documents.name}_empty"], "northwind")
+    assert "northwind" not in str(told.value)
+
+
+def test_a_search_that_takes_too_long_says_so(documents: Documents, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_module, "SEARCH_LIMIT_MS", 1)
+    with pytest.raises(SearchTooLong, match=r"did not end within 0\.001 s"):
+        search_documents(documents, " ".join(f"word{number}" for number in range(20_000)))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 
 from stripe_platform.cdc.reader import Event
 from stripe_platform.cdc.topics import topic_for
+from stripe_platform.features.columns import NEEDED, ColumnsMissing
 from stripe_platform.features.decoder import Columns, ColumnsDiffer, TableDecoder
 from stripe_platform.oltp.catalog import Column
 
@@ -28,16 +29,16 @@ class Catalog:
 
 
 def decoder(catalog: Catalog, kinds: dict[str, str] | None = None) -> TableDecoder:
-    return TableDecoder("refunds", catalog.columns, kinds=kinds or {}, placeholder="left out", ask=catalog.ask)
+    return TableDecoder("payouts", catalog.columns, kinds=kinds or {}, placeholder="left out", ask=catalog.ask)
 
 
 def good(id: str, **values: Any) -> bytes:
-    source = {"table": "refunds", "ts_us": 1, "lsn": 1, "snapshot": "false"}
+    source = {"table": "payouts", "ts_us": 1, "lsn": 1, "snapshot": "false"}
     return json.dumps({"op": "c", "after": {"id": id, "amount": 1} | values, "source": source}).encode()
 
 
 def events(*values: bytes | None) -> list[Event]:
-    return [Event(topic_for("refunds"), 0, offset, value, None) for offset, value in enumerate(values)]
+    return [Event(topic_for("payouts"), 0, offset, value, None) for offset, value in enumerate(values)]
 
 
 POISON = {
@@ -47,7 +48,7 @@ POISON = {
     b'{"op": "c"}': "after is missing",
     good("a").replace(b'"c"', b'"x"'): "op is missing or none of c, u, d, r, t",
     good("a", amount="4242424242424242"): "after.amount is not of type int32",
-    good("a").replace(b"refunds", b"charges"): "source.table is another one",
+    good("a").replace(b"payouts", b"charges"): "source.table is another one",
 }
 
 
@@ -104,7 +105,7 @@ def test_a_wider_integer_is_the_same_kind() -> None:
 
 @pytest.mark.parametrize("stored", [{"amount": "text"}, {"amount": "text", "gone": "integer"}])
 def test_a_column_of_another_kind_than_the_stored_one_stops_the_table(stored: dict[str, str]) -> None:
-    told = r"amount was text and is integer.*stripe-platform rebuild refunds"
+    told = r"amount was text and is integer.*stripe-platform rebuild payouts"
     with pytest.raises(ColumnsDiffer, match=told):
         decoder(Catalog(ID, AMOUNT), stored)
 
@@ -115,3 +116,48 @@ def test_a_type_that_changes_while_records_are_read_stops_the_table_and_no_recor
     catalog.columns = (ID, Column("amount", "text", True, None, None))
     with pytest.raises(ColumnsDiffer, match="amount was integer and is text"):
         table.decode(events(good("a"), good("b", amount="much")))
+
+
+CARD = tuple(Column(name, "text", True, None, None) for name in NEEDED["card_fingerprints"])
+WITHOUT_COUNTRY = tuple(column for column in CARD if column.name != "issuer_country")
+STOPPED = r"card_fingerprints stop.*no captured column issuer_country in it.*stripe-platform rebuild card_fingerprints"
+
+
+def cards(*rows: dict[str, str | None]) -> list[Event]:
+    source = {"table": "card_fingerprints", "ts_us": 1, "lsn": 1, "snapshot": "false"}
+    values = [json.dumps({"op": "u", "after": row, "source": source}).encode() for row in rows]
+    return [Event(topic_for("card_fingerprints"), 0, offset, value, None) for offset, value in enumerate(values)]
+
+
+def card(*columns: Column) -> dict[str, str | None]:
+    return dict.fromkeys(column.name for column in columns) | {"fingerprint": "a"}
+
+
+def cards_decoder(catalog: Catalog) -> TableDecoder:
+    return TableDecoder("card_fingerprints", catalog.columns, kinds={}, placeholder="left out", ask=catalog.ask)
+
+
+def test_a_table_without_a_needed_column_is_stopped_at_the_start() -> None:
+    with pytest.raises(ColumnsMissing, match=STOPPED):
+        cards_decoder(Catalog(*WITHOUT_COUNTRY))
+
+
+@pytest.mark.parametrize("now", [(), (NICKNAME,)], ids=["dropped", "renamed"])
+def test_a_needed_column_that_goes_while_records_are_read_stops_the_table_before_it_is_null(
+    now: tuple[Column, ...],
+) -> None:
+    catalog = Catalog(*CARD)
+    table = cards_decoder(catalog)
+    assert len(table.decode(cards(card(*CARD))).changes) == 1
+    catalog.columns = (*WITHOUT_COUNTRY, *now)
+    with pytest.raises(ColumnsMissing, match=STOPPED):
+        table.decode(cards(card(*CARD), card(*catalog.columns)))
+
+
+def test_old_records_that_lack_a_needed_column_which_the_table_has_are_read_and_it_is_asked_for_once() -> None:
+    catalog = Catalog(*CARD)
+    table = cards_decoder(catalog)
+    for _ in range(3):
+        (change,) = table.decode(cards(card(*WITHOUT_COUNTRY))).changes
+        assert change.row["issuer_country"] is None
+    assert catalog.asked == 1

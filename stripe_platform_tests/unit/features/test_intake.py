@@ -18,20 +18,20 @@ from stripe_platform.oltp.catalog import Column
 COLUMNS: Columns = (Column("id", "uuid", False, None, None), Column("amount", "int4", True, None, None))
 
 
-def value(id: str, table: str = "charges") -> bytes:
+def value(id: str, table: str = "balance_transactions") -> bytes:
     source = {"table": table, "ts_us": 1, "lsn": 1, "snapshot": "false"}
     return json.dumps({"op": "c", "after": {"id": id, "amount": 1}, "source": source}).encode()
 
 
-def event(partition: int, offset: int, *, table: str = "charges", text: bytes | None = None) -> Event:
+def event(partition: int, offset: int, *, table: str = "balance_transactions", text: bytes | None = None) -> Event:
     return Event(topic_for(table), partition, offset, text or value(f"{partition}-{offset}", table), None)
 
 
-def end(partition: int, offset: int, *, table: str = "charges") -> Event:
+def end(partition: int, offset: int, *, table: str = "balance_transactions") -> Event:
     return Event(topic_for(table), partition, offset, None, KafkaError(KafkaError._PARTITION_EOF))
 
 
-def source(table: str = "charges", bounds: dict[int, int] | None = None, partitions: int = 2) -> Source:
+def source(table: str = "balance_transactions", bounds: dict[int, int] | None = None, partitions: int = 2) -> Source:
     key_is_shown = (*COLUMNS, Column("created", "timestamptz", True, None, None))
     decoder = TableDecoder(table, key_is_shown, kinds={}, placeholder="left out", ask=lambda: COLUMNS)
     return Source(decoder, "a", dict.fromkeys(range(partitions), 0), bounds or {})
@@ -53,15 +53,15 @@ class Topics(TopicReader):
 
 def batches(*portions: list[Event], of: dict[str, Source] | None = None) -> list[Batch]:
     topics = Topics(*portions)
-    reading = Intake(topics, of or {topic_for("refunds"): source("refunds", partitions=1)}, nowhere)
+    reading = Intake(topics, of or {topic_for("reviews"): source("reviews", partitions=1)}, nowhere)
     found = []
     while topics.portions:
         found.append(reading.next_batch())
     return found
 
 
-def refund(offset: int) -> Event:
-    return event(0, offset, table="refunds")
+def review(offset: int) -> Event:
+    return event(0, offset, table="reviews")
 
 
 def test_a_source_is_caught_up_at_the_end_of_every_partition_and_past_every_bound() -> None:
@@ -78,42 +78,42 @@ def test_a_source_is_caught_up_at_the_end_of_every_partition_and_past_every_boun
 
 
 @pytest.mark.parametrize(
-    ("intents", "charges", "refunds", "first"),
+    ("payouts", "invoices", "reviews", "first"),
     [
-        pytest.param(5_000, 5_000, 0, ["payment_intents"], id="a backlog of all"),
-        pytest.param(10, 5_000, 5_000, ["charges"], id="a backlog of later ones"),
-        pytest.param(5_000, 10, 0, ["payment_intents", "charges", "refunds"], id="few that wait"),
-        pytest.param(10, 5_000, 10, ["payment_intents", "charges", "refunds"], id="few to wait for"),
+        pytest.param(5_000, 5_000, 0, ["payouts"], id="a backlog of all"),
+        pytest.param(10, 5_000, 5_000, ["invoices"], id="a backlog of later ones"),
+        pytest.param(5_000, 10, 0, ["payouts", "invoices", "reviews"], id="few that wait"),
+        pytest.param(10, 5_000, 10, ["payouts", "invoices", "reviews"], id="few to wait for"),
     ],
 )
 def test_of_a_backlog_what_makes_documents_whole_at_once_is_read_first(
-    intents: int, charges: int, refunds: int, first: list[str]
+    payouts: int, invoices: int, reviews: int, first: list[str]
 ) -> None:
-    bounds = {"payment_intents": intents, "charges": charges, "refunds": refunds}
+    bounds = {"payouts": payouts, "invoices": invoices, "reviews": reviews}
     sources = {topic_for(table): source(table, bounds={0: bound}) for table, bound in bounds.items()}
-    found = read_now(sources, (("payment_intents", "currencies"), ("charges",)))
+    found = read_now(sources, (("payouts", "currencies"), ("invoices",)))
     assert [each.table for each in found.values()] == first
 
 
 def test_a_batch_holds_changes_letters_and_the_offsets_after_them() -> None:
-    (batch,) = batches([refund(0), event(0, 1, table="refunds", text=b"bad"), refund(3), end(0, 6, table="refunds")])
+    (batch,) = batches([review(0), event(0, 1, table="reviews", text=b"bad"), review(3), end(0, 6, table="reviews")])
     assert [(change.offset, change.row["id"]) for change in batch.changes] == [(0, "0-0"), (3, "0-3")]
     assert [(letter.id, letter.reason) for letter in batch.letters] == [("a/0/1", "not valid JSON")]
-    assert batch.moved["refunds"].next == {0: 6}
+    assert batch.moved["reviews"].next == {0: 6}
     assert batch.is_last
 
 
 def test_markers_move_the_offsets_and_nothing_moves_nothing() -> None:
-    marked, nothing = batches([end(0, 2, table="refunds")], [end(0, 2, table="refunds")])
-    assert (marked.changes, marked.moved["refunds"].next) == ([], {0: 2})
+    marked, nothing = batches([end(0, 2, table="reviews")], [end(0, 2, table="reviews")])
+    assert (marked.changes, marked.moved["reviews"].next) == ([], {0: 2})
     assert nothing.moved == {}
 
 
 def test_a_batch_ends_when_nothing_waits_and_before_it_grows_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "MESSAGES_AT_ONCE", 2)
     monkeypatch.setattr(intake, "MOST_RECORDS", 4)
-    full = [[refund(offset), refund(offset + 1)] for offset in (0, 2, 4)]
-    sizes = [len(batch.changes) for batch in batches(*full, [refund(6)], [refund(7)])]
+    full = [[review(offset), review(offset + 1)] for offset in (0, 2, 4)]
+    sizes = [len(batch.changes) for batch in batches(*full, [review(6)], [review(7)])]
     assert sizes == [4, 3, 1]
     monkeypatch.setattr(intake, "MOST_BYTES", 1)
     assert [len(batch.changes) for batch in batches(*full)] == [2, 2, 2]
@@ -126,18 +126,18 @@ def test_a_table_that_stops_keeps_its_offsets_and_the_others_go_on(monkeypatch: 
     def stop(*_: Any) -> None:
         raise Stopped
 
-    refunds, payouts = source("refunds", partitions=1), source("payouts", partitions=1)
-    monkeypatch.setattr(refunds.decoder, "decode", stop)
-    topics = Topics([refund(0), event(0, 0, table="payouts")], [refund(1), event(0, 1, table="payouts")])
-    reading = Intake(topics, {topic_for("refunds"): refunds, topic_for("payouts"): payouts}, nowhere)
+    reviews, payouts = source("reviews", partitions=1), source("payouts", partitions=1)
+    monkeypatch.setattr(reviews.decoder, "decode", stop)
+    topics = Topics([review(0), event(0, 0, table="payouts")], [review(1), event(0, 1, table="payouts")])
+    reading = Intake(topics, {topic_for("reviews"): reviews, topic_for("payouts"): payouts}, nowhere)
     first, second = reading.next_batch(), reading.next_batch()
-    assert isinstance(first.errors["refunds"], Stopped)
-    assert topics.stopped == ["refunds"]
+    assert isinstance(first.errors["reviews"], Stopped)
+    assert topics.stopped == ["reviews"]
     assert (set(first.moved), set(second.moved), second.errors) == ({"payouts"}, {"payouts"}, {})
 
 
 def test_changes_that_are_refused_later_become_letters_and_the_others_stay() -> None:
-    (batch,) = batches([refund(0), refund(1), refund(2)])
+    (batch,) = batches([review(0), review(1), review(2)])
     without = batch.without([(batch.changes[2], "for another"), (batch.changes[0], "for a reason")])
     assert [change.offset for change in without.changes] == [1]
     assert [(letter.id, letter.reason) for letter in without.letters] == [
