@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from stripe_platform.cdc.drain_runs import tag_stopped
 from stripe_platform.cdc.report import TablesStopped
 from stripe_platform.features import charges
 from stripe_platform.features.collections import COLLECTIONS
@@ -60,12 +61,19 @@ def _deps(collection: str) -> list[dg.AssetKey]:
         for collection in DRAINED
     ],
 )
-def collections(settings: dg.ResourceParam[Settings], config: DrainConfig) -> Iterator[dg.MaterializeResult[None]]:
-    """Apply what the topics hold to the documents and features, with the offsets after it."""
+def collections(
+    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], config: DrainConfig
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Apply what the topics hold to the documents and features, with the offsets after it.
+
+    Bounds name the tables that are drained; without any, all are.
+    """
+    bounds = config.by_partition()
     with open_store(settings) as store:
         try:
-            report = drain(settings, TABLES, store=store, bounds=config.by_partition() or None)
+            report = drain(settings, bounds or TABLES, store=store, bounds=bounds or None)
         except TablesStopped as stopped:
+            tag_stopped(context, stopped)
             yield from results(store.documents, stopped.report)
             raise
         yield from results(store.documents, report)
