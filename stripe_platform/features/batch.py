@@ -1,5 +1,6 @@
 """Charges in the course of one batch: read, changed, composed anew, and written where they differ."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
@@ -26,8 +27,8 @@ class TileWriter(Protocol):
     def deltas(self, before: RawBSONDocument | None, after: Mapping[str, Any]) -> None:
         """Take note that a document was made (before: None) or replaced."""
 
-    def write(self, session: ClientSession) -> None:
-        """Write what was noted; called once, after the documents."""
+    def write(self, session: ClientSession) -> Mapping[str, int]:
+        """Write what was noted; called once, after the documents. {collection: tiles that changed}."""
 
 
 class ChargeBatch:
@@ -63,14 +64,15 @@ class ChargeBatch:
                 chunk = []
         self._compose(chunk)
 
-    def write(self, features: TileWriter | None) -> int:
-        """Write what differs from what is stored; how many documents that were."""
+    def write(self, features: TileWriter | None) -> Counter[str]:
+        """Write what differs from what is stored; how much that was in each collection."""
         written = write_all(self._session, self._documents, COLLECTION, self._writes)
+        done = Counter({COLLECTION: len(written)})
         if features is not None:
             for write in written:
                 features.deltas(write.before, write.document)
-            features.write(self._session)
-        return len(written)
+            done.update(features.write(self._session))
+        return done
 
     def _find(self, condition: Mapping[str, Any]) -> Iterator[RawBSONDocument]:
         return find_raw(self._session, self._documents, COLLECTION, condition)

@@ -40,7 +40,7 @@ def documents_keep_up(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResu
     )
 
 
-@dg.asset_check(asset=CHARGES_KEY)
+@dg.asset_check(asset=collection_key(dead_letters.COLLECTION))
 def dead_letters_are_triaged(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """What could not become a document is missing from what support and the fraud model see."""
     with connect(settings) as documents:

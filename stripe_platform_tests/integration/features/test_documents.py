@@ -13,6 +13,7 @@ from stripe_platform.features.connection import Documents
 from stripe_platform.features.encoding import RAW
 from stripe_platform.features.projection import Unprojectable
 from stripe_platform.features.projector import Projected
+from stripe_platform.features.sink import TilesOfCharges
 from stripe_platform_tests.integration.features import rows
 from stripe_platform_tests.integration.features.rows import DAY, Row, Topics, take, uuid
 
@@ -379,3 +380,16 @@ def test_a_failed_transaction_leaves_its_error_to_the_caller(documents: Document
         one.abort_transaction()
 
     assert conflict.value.has_error_label("TransientTransactionError")
+
+
+def test_a_batch_tells_which_collections_it_changed_and_a_stale_one_changes_none(
+    documents: Documents, topics: Topics
+) -> None:
+    topics.write("payment_methods", "c", rows.method(30))
+    topics.write("charges", "c", rows.charge(10, payment_method_id=uuid(30), customer_id=None))
+    topics.write("merchants", "c", rows.merchant(1))
+    first = rows.take_batch(documents, topics.written, TilesOfCharges(documents))
+    tiles = {"card_features": 1, "merchant_features": 1}
+    assert first.written == {"source_rows": 1, "charges": 1, "merchants": 1, **tiles}
+    again = rows.take_batch(documents, topics.written, TilesOfCharges(documents))
+    assert (again.stale, again.written) == (3, {})
