@@ -79,7 +79,7 @@ def _is_backlog(report: DrainReport) -> bool:
 
 def _follow_documents(settings: Settings, stop: threading.Event, tell: Tell) -> None:
     def told(done: BatchDone) -> None:
-        tell(Progress(done.changes, done.stale, done.dead_letters, done.seconds))
+        tell(Progress(done.changes, done.stale, done.dead_letters, done.seconds, done.written))
 
     with open_store(settings) as store:
         report = drain_documents(settings, TABLES, store=store, limit=FOLLOWED, follow=Follow(stop.is_set, told))
