@@ -103,5 +103,5 @@ DEAD_LETTERS = record(
 DEAD_LETTERS["properties"]["triaged"] = record({"note": TEXT, "at": DATE})
 DEAD_LETTER_PARTS = record({"_id": TEXT, "data": {"bsonType": "binData"}})
 SINK = record({"_id": TEXT, "version": INTEGER, "offsets": OBJECT})
-SINK["properties"] |= {"holes": OBJECT, "hold": OBJECT}
+SINK["properties"] |= {"begun_at": DATE, "holes": OBJECT, "hold": OBJECT}
 FRAUD_DECISIONS = record({"charge": prefixed_id("charges"), "decision": TEXT, "created_at": DATE})

@@ -12,6 +12,7 @@ from stripe_platform.features import projector, tiles
 from stripe_platform.features.changes import Change
 from stripe_platform.features.collections import ensure_collections
 from stripe_platform.features.connection import Documents, connect
+from stripe_platform.features.offsets import begun_at
 from stripe_platform.features.payments import payment_of
 from stripe_platform.features.projection import Store
 from stripe_platform.features.transaction import writing
@@ -35,7 +36,7 @@ class TilesOfCharges:
     def write(self, session: ClientSession) -> Mapping[str, int]:
         """Write what was noted; {collection: tiles that changed}."""
         changed = tiles.total(self._deltas)
-        tiles.write(session, self._documents, changed)
+        tiles.write(session, self._documents, changed, begun_at(session, self._documents))
         return Counter(place.entity.collection for place in changed)
 
 
