@@ -73,6 +73,11 @@ class TablesStopped(StripePlatformError):
         super().__init__("; ".join(f"{table}: {error}" for table, error in errors.items()))
         self.report, self.errors = report, dict(errors)
 
+    @property
+    def others(self) -> set[str]:
+        """The tables that can go on."""
+        return self.report.tables.keys() - self.errors.keys()
+
 
 class BoundsNotReached(StripePlatformError):
     """A store does not come up to the wanted offsets."""

@@ -1,14 +1,15 @@
 """MongoDB's collections as assets: one drain of the topics keeps all of them, in the same transactions."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 
+from stripe_platform.cdc.drain_runs import tag_stopped
 from stripe_platform.cdc.report import TablesStopped
-from stripe_platform.features import charges
-from stripe_platform.features.collections import COLLECTIONS
+from stripe_platform.features import charges, dead_letters, parents
+from stripe_platform.features.collections import COLLECTIONS, DEAD_LETTERS, Collection
 from stripe_platform.features.drain import drain
 from stripe_platform.features.intake import Point, nowhere
 from stripe_platform.features.parents import KEYS
@@ -23,15 +24,21 @@ from stripe_platform.settings import Settings
 FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=1), warn_window=timedelta(hours=12))
 DRAIN_OP = "documents"
 
+_OF_CHARGES = (*KEYS, *charges.TABLES)
+_TILES = frozenset(entity.collection for entity in Entity)
 # Of a document of charges everything is in these tables; the features are made of the charges' documents alone.
-_TABLES_OF = {
-    charges.COLLECTION: (*KEYS, *charges.TABLES),
+TABLES_OF: Mapping[str, tuple[str, ...]] = {
+    charges.COLLECTION: _OF_CHARGES,
+    parents.COLLECTION: tuple(KEYS),
     "customers": ("customers",),
     "merchants": ("merchants",),
     "events": ("events",),
+    **dict.fromkeys(sorted(_TILES), _OF_CHARGES),
+    dead_letters.COLLECTION: TABLES,
 }
-_TILES = frozenset(entity.collection for entity in Entity)
-DRAINED = tuple(collection for collection in COLLECTIONS if collection.name in {*_TABLES_OF, *_TILES})
+_ALL = (*COLLECTIONS, DEAD_LETTERS)
+DRAINED = tuple(collection for collection in _ALL if collection.name in TABLES_OF)
+_OWNERS = dict.fromkeys((*_TILES, "fraud_decisions"), "team:fraud")
 
 
 def collection_key(name: str) -> dg.AssetKey:
@@ -42,68 +49,86 @@ def collection_key(name: str) -> dg.AssetKey:
 def _deps(collection: str) -> list[dg.AssetKey]:
     if collection in _TILES:
         return [collection_key(charges.COLLECTION)]
-    return [dg.AssetKey(["cdc", table]) for table in _TABLES_OF[collection]]
+    return [dg.AssetKey(["cdc", table]) for table in TABLES_OF[collection]]
+
+
+def _spec(collection: Collection, **more: Any) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        key=collection_key(collection.name),
+        description=collection.description,
+        group_name="features",
+        kinds={"mongodb"},
+        owners=[_OWNERS.get(collection.name, "team:support")],
+        **more,
+    )
+
+
+# Written by whoever scores a payment; here are its validator, its index and its expiry.
+fraud_decisions = _spec(next(collection for collection in COLLECTIONS if collection.name == "fraud_decisions"))
 
 
 @dg.multi_asset(
     name=DRAIN_OP,
     # No pool: of two writers one gives way, and a killed run would keep its slot.
     specs=[
-        dg.AssetSpec(
-            key=collection_key(collection.name),
+        _spec(
+            collection,
             deps=_deps(collection.name),
-            description=collection.description,
-            group_name="features",
-            kinds={"mongodb"},
-            owners=["team:fraud"] if collection.name in _TILES else ["team:support"],
-            freshness_policy=FRESH,
+            # No letter is as it should be.
+            freshness_policy=None if collection is DEAD_LETTERS else FRESH,
         )
         for collection in DRAINED
     ],
 )
-def collections(settings: dg.ResourceParam[Settings], config: DrainConfig) -> Iterator[dg.MaterializeResult[None]]:
-    """Apply what the topics hold to the documents and features, with the offsets after it."""
+def collections(
+    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], config: DrainConfig
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Apply what the topics hold to the documents and features, with the offsets after it.
+
+    Bounds name the tables that are drained; without any, all are.
+    """
+    bounds = config.by_partition()
     with open_store(settings) as store:
         try:
-            report = drain(settings, TABLES, store=store, bounds=config.by_partition() or None)
+            report = drain(settings, bounds or TABLES, store=store, bounds=bounds or None)
         except TablesStopped as stopped:
-            yield from results(store.documents, stopped.report)
+            tag_stopped(context, stopped)
+            yield from results(store.documents, cast("DocumentsReport", stopped.report))
             raise
         yield from results(store.documents, report)
 
 
 def results(
-    documents: Documents, report: Any, at: Callable[[Point], None] = nowhere
+    documents: Documents, report: DocumentsReport, at: Callable[[Point], None] = nowhere
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """One for each collection, with what the drain did to all of them."""
-    told = _told(report)
+    """One for each collection, with what the drain did to it."""
+    written = {**report.written, dead_letters.COLLECTION: report.dead_letters}
     at("reporting")
     for collection in DRAINED:
+        tables = {table: report.tables[table] for table in TABLES_OF[collection.name] if table in report.tables}
         yield dg.MaterializeResult(
             asset_key=collection_key(collection.name),
             metadata={
-                "dagster/row_count": documents[collection.name].estimated_document_count(),
-                "indexes": sorted(_index_names(documents, collection.name)),
-                **told,
+                **({"held": str(report.held)} if report.held else {}),
+                **state_of(documents, collection.name, lag=sum(drained.lag for drained in tables.values())),
+                "documents_written": written.get(collection.name, 0),
+                "offsets_to": {
+                    table: {str(partition): offset for partition, offset in drained.end.items()}
+                    for table, drained in tables.items()
+                },
+                "drain_seconds": round(report.seconds, 3),
             },
         )
     at("reported")
 
 
-def _index_names(documents: Documents, collection: str) -> Iterable[str]:
-    return documents[collection].index_information()
-
-
-def _told(report: DocumentsReport) -> dict[str, Any]:
-    return {
-        **({"held": str(report.held)} if report.held else {}),
-        "changes_applied": report.applied,
-        "changes_stale": report.stale,
-        "dead_letters": report.dead_letters,
-        "offsets_to": {
-            table: {str(partition): offset for partition, offset in drained.end.items()}
-            for table, drained in report.tables.items()
-        },
-        "lag": report.lag,
-        "drain_seconds": round(report.seconds, 3),
+def state_of(documents: Documents, collection: str, *, lag: int) -> dict[str, Any]:
+    """What an asset tells of its collection, whoever wrote it; `lag` is the messages unread in its own topics."""
+    state = {
+        "dagster/row_count": documents[collection].estimated_document_count(),
+        "indexes": sorted(documents[collection].index_information()),
+        "lag": lag,
     }
+    if collection == dead_letters.COLLECTION:
+        state["untriaged"] = dead_letters.untriaged(documents)
+    return state

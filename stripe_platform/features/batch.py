@@ -1,5 +1,6 @@
 """Charges in the course of one batch: read, changed, composed anew, and written where they differ."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -32,8 +33,8 @@ class TileWriter(Protocol):
     def deltas(self, before: RawBSONDocument | None, after: Mapping[str, Any]) -> None:
         """Take note that a document was made (before: None) or replaced."""
 
-    def write(self, session: ClientSession) -> None:
-        """Write what was noted; called once, after the documents."""
+    def write(self, session: ClientSession) -> Mapping[str, int]:
+        """Write what was noted; called once, after the documents. {collection: tiles that changed}."""
 
 
 class ChargeBatch:
@@ -76,19 +77,19 @@ class ChargeBatch:
                 if write.update():
                     self._again[charge.id] = write
 
-    def write(self, features: TileWriter | None) -> int:
-        """Write what differs from what is stored; how many documents that were."""
+    def write(self, features: TileWriter | None) -> Counter[str]:
+        """Write what differs from what is stored; how much that was in each collection."""
         # All that is read: from here on the session is at work with the writes.
         self._load_parents([charge for charge, _ in self._own.values()])
-        count = 0
+        done: Counter[str] = Counter()
         for written in write_ahead(self._session, self._documents, COLLECTION, self._chunks()):
-            count += len(written)
+            done[COLLECTION] += len(written)
             if features is not None:
                 for write in written:
                     features.deltas(write.before, write.document)
         if features is not None:
-            features.write(self._session)
-        return count
+            done.update(features.write(self._session))
+        return done
 
     def _chunks(self) -> Iterator[list[Write]]:
         if self._again:

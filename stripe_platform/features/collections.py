@@ -116,7 +116,20 @@ COLLECTIONS: tuple[Collection, ...] = (
 )
 
 
-def ensure_collections(documents: Documents, collections: Sequence[Collection] = COLLECTIONS) -> None:
+# The sink's own, which no rebuild replaces.
+DEAD_LETTERS = Collection(
+    "dead_letters",
+    "Records of the topics that could not become documents, each with the reason, until replayed or triaged.",
+    schemas.DEAD_LETTERS,
+)
+OF_SINK: tuple[Collection, ...] = (
+    DEAD_LETTERS,
+    Collection("dead_letter_parts", "The records of the dead letters, whole.", schemas.DEAD_LETTER_PARTS),
+    Collection("sink", "How far the documents have come.", schemas.SINK),
+)
+
+
+def ensure_collections(documents: Documents, collections: Sequence[Collection] = (*COLLECTIONS, *OF_SINK)) -> None:
     """Make what is missing and alter what differs: validators at once, indexes by name.
 
     Indexes that are not in the list are left alone. Safe beside another that does the same.

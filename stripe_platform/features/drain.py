@@ -45,12 +45,16 @@ SPACE_CHECKED_EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class BatchDone:
-    """What one committed batch came to: changes by table, stale ones among them, letters, seconds it took."""
+    """What one committed batch came to: changes by table, stale ones among them, letters, seconds it took.
+
+    `written` is {collection: documents}, of those that changed.
+    """
 
     changes: Mapping[str, int]
     stale: int
     dead_letters: int
     seconds: float
+    written: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,7 @@ class _Drain:
         self._begin: dict[str, Mapping[int, int]] = {}
         self._end: dict[str, Mapping[int, int]] = {}
         self._done: Counter[str] = Counter()
+        self._written: Counter[str] = Counter()
         self._held: Held | None = None
         self.errors: dict[str, StripePlatformError] = {}
 
@@ -224,8 +229,8 @@ class _Drain:
         self._count(batch, done)
         if self._follow is not None:
             changes = dict(Counter(change.table for change in batch.changes))
-            stale = done.stale if done is not None else 0
-            self._follow.told(BatchDone(changes, stale, len(batch.letters), time.monotonic() - began))
+            stale, written = (done.stale, done.written) if done is not None else (0, {})
+            self._follow.told(BatchDone(changes, stale, len(batch.letters), time.monotonic() - began, written))
 
     def _write(self, writer: Writer, batch: Batch) -> Projected | None:
         def before(session: ClientSession) -> None:
@@ -241,6 +246,7 @@ class _Drain:
         self._done["dead_letters"] += len(batch.letters)
         if done is not None:
             self._done.update(applied=done.applied, stale=done.stale, documents=done.documents)
+            self._written.update(done.written)
 
     def report(self) -> DocumentsReport:
         ends = last_stable_offsets(self._settings, self._end)
@@ -261,6 +267,7 @@ class _Drain:
             stale=self._done["stale"],
             documents=self._done["documents"],
             dead_letters=self._done["dead_letters"],
+            written=self._written,
             held=self._held,
         )
 

@@ -96,9 +96,17 @@ def _by_partition(stored: Mapping[str, int]) -> dict[int, int]:
 
 def begin(documents: Documents) -> Stored:
     """As `stored_offsets`, for a writer: the document exists afterwards; `Held` while collections are built anew."""
-    documents[COLLECTION].update_one({"_id": ID}, {"$setOnInsert": {"version": 0, "offsets": {}}}, upsert=True)
+    first = {"version": 0, "offsets": {}, "begun_at": datetime.now(UTC)}
+    documents[COLLECTION].update_one({"_id": ID}, {"$setOnInsert": first}, upsert=True)
     give_way(documents)
     return stored_offsets(documents)
+
+
+def begun_at(session: ClientSession, documents: Documents) -> datetime | None:
+    """When the first writer came to the store; None when none has, or nobody knows."""
+    found = documents[COLLECTION].find_one({"_id": ID}, {"begun_at": 1}, session=session) or {}
+    begun: datetime | None = found.get("begun_at")
+    return begun
 
 
 def advance(session: ClientSession, documents: Documents, version: int, moved: Mapping[str, TableOffsets]) -> None:

@@ -63,8 +63,8 @@ def read(
 
     `payment` is the one being scored, which is at `as_of`: it counts in the windows of its own card, customer and
     merchant as it is given here, whether the store has it or not; what became of it does not count. Exact while the
-    tiles live: for every `as_of` within the last 8 days, and longer after an import of old payments. `BeingPutInPlace`
-    when a rebuild that puts collections in place takes longer than a read may wait.
+    tiles live: for every `as_of` within the last 8 days, and longer after an import of old payments into a new store.
+    `BeingPutInPlace` when a rebuild that puts collections in place takes longer than a read may wait.
     """
     if payment is not None and as_of != AsOf(payment.created, payment.id):
         raise ValueError("the payment being scored must be at as_of: AsOf(payment.created, payment.id)")

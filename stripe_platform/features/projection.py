@@ -1,6 +1,6 @@
 """What the writers of the store ask of those who turn changes into documents."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -47,7 +47,10 @@ def take_all(takes: Iterable[tuple[Callable[[Change], bool], Change]]) -> int:
 
 
 class Projected(Protocol):
-    """What became of some changes: those applied, those stale by the guard, and the documents written."""
+    """What became of some changes: those applied, those stale by the guard, and the documents written.
+
+    `written` is {collection: documents}, features among them; a collection that did not change is not in it.
+    """
 
     @property
     def applied(self) -> int: ...  # noqa: D102
@@ -57,6 +60,9 @@ class Projected(Protocol):
 
     @property
     def documents(self) -> int: ...  # noqa: D102
+
+    @property
+    def written(self) -> Mapping[str, int]: ...  # noqa: D102
 
 
 class Projector(Protocol):

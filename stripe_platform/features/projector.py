@@ -1,7 +1,8 @@
 """Changes of rows into documents, inside a transaction that its caller begins and commits."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pymongo.client_session import ClientSession
@@ -28,11 +29,12 @@ SLICE = 2_000
 
 @dataclass(frozen=True)
 class Projected:
-    """What a batch came to: changes applied and stale, documents written."""
+    """What a batch came to: changes applied and stale, documents written; `written` is by collection, with tiles."""
 
     applied: int
     stale: int
     documents: int
+    written: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 def project(
@@ -53,11 +55,13 @@ def project(
     if known.changed:
         for condition in (*fan_out.of_intents(known), *fan_out.of_shared_rows(known, batch.rates)):
             batch.compose_again(condition)
-    stored, stale = _project_entities(session, documents, of_entities, now)
+    written, stale = _project_entities(session, documents, of_entities, now)
     rows = [*known.writes(now), *batch.markers.writes(now)]
-    stored += len(write_all(session, documents, parents.COLLECTION, rows)) + batch.write(features)
+    written[parents.COLLECTION] += len(write_all(session, documents, parents.COLLECTION, rows))
+    of_batch = batch.write(features)
+    stored = written.total() + of_batch[charges.COLLECTION]
     stale += known.stale + batch.stale
-    return Projected(applied=len(changes) - stale, stale=stale, documents=stored)
+    return Projected(applied=len(changes) - stale, stale=stale, documents=stored, written=written + of_batch)
 
 
 def ahead(documents: Documents, changes: Sequence[Change]) -> Iterator[list[str]]:
@@ -96,7 +100,7 @@ def refresh(
     known.take([change for change in changes if change.table in parents.KEYS])
     batch = ChargeBatch(session, documents, known, datetime.now(UTC))
     batch.compose_again({"_id": {"$in": list(ids)}})
-    return batch.write(features)
+    return batch.write(features)[charges.COLLECTION]
 
 
 def _sorted_out(changes: Sequence[Change]) -> tuple[list[Change], list[Change], list[Change]]:
@@ -114,9 +118,9 @@ def _sorted_out(changes: Sequence[Change]) -> tuple[list[Change], list[Change], 
 
 def _project_entities(
     session: ClientSession, documents: Documents, changes: Sequence[Change], now: datetime
-) -> tuple[int, int]:
-    """Documents written and changes found stale, of tables whose rows are documents of their own."""
-    stored = stale = 0
+) -> tuple[Counter[str], int]:
+    """Documents written by collection and changes found stale, of tables whose rows are documents of their own."""
+    written, stale = Counter[str](), 0
     for table in entities.TABLES:
         keyed = [(entity_id_of(change), change) for change in changes if change.table == table]
         if not keyed:
@@ -126,5 +130,5 @@ def _project_entities(
             held[found["_id"]] = Entity(table, found["_id"], found)
         stale += take_all((held[id_].take, change) for id_, change in keyed)
         writes = [entity.write(now) for entity in held.values() if entity.last is not None]
-        stored += len(write_all(session, documents, table, writes))
-    return stored, stale
+        written[table] += len(write_all(session, documents, table, writes))
+    return written, stale

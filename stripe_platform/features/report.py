@@ -1,5 +1,7 @@
 """What a drain into the document store did."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -11,7 +13,8 @@ from stripe_platform.features.hold import Held
 class DocumentsReport(DrainReport):
     """As `DrainReport`, where `rows` are changes taken; of these some are stale by the guard and change nothing.
 
-    `documents` were written; `dead_letters` records were put aside, or were found again that had been.
+    `documents` were written; `dead_letters` records were put aside, or were found again that had been. `written` is
+    {collection: documents}, features among them, of those that changed.
     `held` says why the drain gave way before it was done, if it did.
     """
 
@@ -19,6 +22,7 @@ class DocumentsReport(DrainReport):
     stale: int
     documents: int
     dead_letters: int
+    written: Mapping[str, int]
     held: Held | None = None
 
     def then(self, later: Self) -> Self:
@@ -29,4 +33,5 @@ class DocumentsReport(DrainReport):
             stale=self.stale + later.stale,
             documents=self.documents + later.documents,
             dead_letters=self.dead_letters + later.dead_letters,
+            written=Counter(self.written) + Counter(later.written),
         )

@@ -92,4 +92,16 @@ MERCHANTS = _entities("merchants", business_name=TEXT, statement_descriptor=TEXT
 EVENTS = _entities(
     "events", type=TEXT, object_type=TEXT, object_id=TEXT, payload=OBJECT, created=INTEGER, created_at=DATE
 )
+DEAD_LETTERS = record(
+    {
+        "_id": TEXT,
+        **dict.fromkeys(("table", "topic", "topic_id", "reason"), TEXT),
+        **dict.fromkeys(("partition", "offset", "size", "parts"), INTEGER),
+        "seen_at": DATE,
+    }
+)
+DEAD_LETTERS["properties"]["triaged"] = record({"note": TEXT, "at": DATE})
+DEAD_LETTER_PARTS = record({"_id": TEXT, "data": {"bsonType": "binData"}})
+SINK = record({"_id": TEXT, "version": INTEGER, "offsets": OBJECT})
+SINK["properties"] |= {"begun_at": DATE, "holes": OBJECT, "hold": OBJECT}
 FRAUD_DECISIONS = record({"charge": prefixed_id("charges"), "decision": TEXT, "created_at": DATE})

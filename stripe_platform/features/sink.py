@@ -1,5 +1,6 @@
 """The store as production has it: the one place where drain, documents and features meet."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from stripe_platform.features import charges, parents, projector, tiles
 from stripe_platform.features.changes import Change
 from stripe_platform.features.collections import ensure_collections
 from stripe_platform.features.connection import Documents, connect
+from stripe_platform.features.offsets import begun_at
 from stripe_platform.features.payments import payment_of
 from stripe_platform.features.projection import Store
 from stripe_platform.features.transaction import writing
@@ -31,9 +33,11 @@ class TilesOfCharges:
         """Take note that a document was made (before: None) or replaced."""
         self._deltas.append(tiles.deltas(None if before is None else payment_of(before), payment_of(after)))
 
-    def write(self, session: ClientSession) -> None:
-        """Write what was noted."""
-        tiles.write(session, self._documents, tiles.total(self._deltas))
+    def write(self, session: ClientSession) -> Mapping[str, int]:
+        """Write what was noted; {collection: tiles that changed}."""
+        changed = tiles.total(self._deltas)
+        tiles.write(session, self._documents, changed, begun_at(session, self._documents))
+        return Counter(place.entity.collection for place in changed)
 
 
 class FeatureProjector:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from operator import add, itemgetter, sub
 from typing import Any, NamedTuple
 
@@ -90,30 +90,49 @@ def total(many: Iterable[Mapping[TileKey, Tile]]) -> dict[TileKey, Tile]:
     return {place: tile for place, tile in collapsed.items() if any(tile)}
 
 
-def write(session: ClientSession, database: Database[dict[str, Any]], deltas: Mapping[TileKey, Tile]) -> None:
+def write(
+    session: ClientSession,
+    database: Database[dict[str, Any]],
+    deltas: Mapping[TileKey, Tile],
+    kept_since: datetime | None = None,
+) -> None:
     """Add deltas to the stored tiles, within the session's transaction; tiles that come to no payment are removed.
 
-    What is stored is the sum of all deltas ever written, whatever their order and their batches.
+    What is stored is the sum of all deltas ever written, whatever their order and their batches; or nothing of a day
+    that has expired. `kept_since` is when the first tile may have been written, None when none can have expired.
     """
     changed: dict[Entity, _Days] = {entity: defaultdict(dict) for entity in _ENTITIES}
     for (entity, key, start), tile in deltas.items():
         changed[entity][key, day_of(start)][slot_name(start)] = tile
-    expires = _expires(datetime.now(UTC))
+    now = datetime.now(UTC)
+    oldest = None if kept_since is None else oldest_begun(kept_since, now)
     for entity, days in changed.items():
         if days:
-            _write_days(session, database[entity.collection], days, expires)
+            _write_days(session, database[entity.collection], days, _expires(now), oldest)
 
 
 # By key and day: what is added to its slots.
 _Days = dict[tuple[str, int], dict[str, Tile]]
 
 
-def _write_days(session: ClientSession, collection: Collection[dict[str, Any]], days: _Days, expires: datetime) -> None:
+def oldest_begun(kept_since: datetime, now: datetime) -> int | None:
+    """The first day of which nothing can have expired, in a store that keeps tiles since then; None: nothing can."""
+    first_left = now.date() - KEPT_AFTER_LAST_WRITE
+    if kept_since.date() >= first_left:
+        return None
+    return (first_left - date(1970, 1, 1)).days
+
+
+def _write_days(
+    session: ClientSession, collection: Collection[dict[str, Any]], days: _Days, expires: datetime, oldest: int | None
+) -> None:
     # Most cards pay once a day: to insert a document costs the server two thirds of what an upsert does.
     wanted = {"_id": {"$in": [_id(*place) for place in days]}}
     held = {tuple(document["_id"].values()) for document in collection.find(wanted, {"_id": 1}, session=session)}
-    new = [_begun(place, slots, expires) for place, slots in days.items() if place not in held]
-    # A day that has expired is not begun anew by what only corrects it.
+    # A day that may have expired is not begun anew: what else was paid on it would be missing.
+    begins = (place for place in days if place not in held and (oldest is None or place[1] >= oldest))
+    new = [_begun(place, days[place], expires) for place in begins]
+    # Nor is one by what only corrects it.
     if begun := [document for document in new if document["payments"]]:
         collection.insert_many(begun, ordered=False, session=session)
     known = {place: slots for place, slots in days.items() if place in held}
@@ -150,6 +169,17 @@ def _update(place: tuple[str, int], slots: Mapping[str, Tile], expires: datetime
     for name, tile in slots.items():
         added |= {f"slots.{name}.{field}": value for field, value in _stored(tile).items()}
     return UpdateOne({"_id": _id(*place)}, {"$inc": added, "$set": {"expires": expires}})
+
+
+def day_of_payments(payments: Iterable[Payment]) -> dict[str, Any] | None:
+    """What the tile of a day with these payments holds beside its key and expiry; None when there are none."""
+    slots: dict[str, Tile] = {}
+    for payment in payments:
+        name = slot_name(payment.created)
+        slots[name] = slots.get(name, NOTHING).plus(tile_of(payment))
+    if not slots:
+        return None
+    return {**_stored(_sum_of(slots.values())), "slots": {name: _stored(tile) for name, tile in slots.items()}}
 
 
 def _removals(place: tuple[str, int], slots: Mapping[str, Tile]) -> Iterator[UpdateOne | DeleteOne]:

@@ -22,7 +22,7 @@ def _program(settings: Settings) -> Program:
             **environment(settings),
             **{name.upper(): settings.secret(name) for name in SECRET_NAMES},
         },
-        # Its sinks end the batch that they are at.
+        # Its sinks end the batch that they are at; by force after 20 s (`stripe_platform.stream.process`).
         stop_limit=30,
     )
 

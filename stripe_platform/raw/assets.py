@@ -1,6 +1,5 @@
 """The raw change log as assets: one drain fills the tables that a run names."""
 
-import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -9,6 +8,7 @@ import dagster as dg
 import pyarrow as pa
 from pydantic import Field
 
+from stripe_platform.cdc.drain_runs import tag_stopped
 from stripe_platform.cdc.report import DrainReport, TableDrained, TablesStopped
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.raw.change_log import columns, row_count
@@ -20,8 +20,7 @@ from stripe_platform.settings import Settings
 # nothing runs. How far a log is behind is the lag sensor's to tell.
 FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=1), warn_window=timedelta(hours=12))
 
-# On a run in which tables stopped: {table: name of its error} as JSON.
-STOPPED_TAG = "stripe_platform/stopped"
+DRAIN_OP = "raw"
 
 
 class DrainConfig(dg.Config):
@@ -44,7 +43,7 @@ def raw_key(table: str) -> dg.AssetKey:
 
 
 @dg.multi_asset(
-    name="raw",
+    name=DRAIN_OP,
     can_subset=True,
     # No pool: drains beside each other do no harm, and a killed run would keep its slot.
     specs=[
@@ -69,8 +68,7 @@ def change_logs(
     try:
         report = _drained(settings, context.run.run_id, tables, config)
     except TablesStopped as stopped:
-        errors = {table: type(error).__name__ for table, error in stopped.errors.items()}
-        context.instance.add_run_tags(context.run.run_id, {STOPPED_TAG: json.dumps(errors)})
+        tag_stopped(context, stopped)
         yield from _results(context.instance, settings, stopped.report)
         raise
     yield from _results(context.instance, settings, report)

@@ -31,7 +31,7 @@ SINK = Sink(
     after_loss="begin a new log: `stripe-platform recover {table}`",
 )
 RUN_LIMIT = timedelta(seconds=45)
-# A commit costs about 40 ms whatever its size; at the end of a topic what is held is flushed at once.
+# A commit costs about 40 ms whatever its size; when a topic's end is reached first, what is held is flushed at once.
 FLUSH_ROWS = 50_000
 FLUSH_SECONDS = 15
 # Over all tables: with it the whole process stays below 512 MB.
@@ -91,6 +91,8 @@ class _Drain:
         self._begin: dict[str, dict[int, int]] = {}
         self._end: dict[str, dict[int, int]] = {}
         self._buffers: dict[str, TableBuffer] = {}
+        # Topics that were read to their ends: under load no moment finds all of them there at once.
+        self._ended: set[str] = set()
         self._catalog: Mapping[str, tuple[Column, ...]] | None = None
         self.errors: dict[str, StripePlatformError] = {}
 
@@ -104,13 +106,13 @@ class _Drain:
 
     def go_on(self) -> None:
         """Read from the stored offsets to the end or until time is up; `LostRace` when another was faster."""
-        self._buffers = self._open()
+        self._buffers, self._ended = self._open(), set()
         starts = {held.table: held.next_offsets for held in self._buffers.values()}
         with TopicReader(self._settings, SINK, starts) as reader:
             while self._buffers and not self.is_over:
                 self._read_batch(reader)
                 self._flush_what_is_due(reader)
-                self._is_done = all(held.is_caught_up for held in self._buffers.values())
+                self._is_done = self._ended >= self._buffers.keys()
             self._flush(reader, list(self._buffers))
             reader.publish({table: self._end[table] for table in starts})
             self._at("published")
@@ -132,12 +134,15 @@ class _Drain:
 
     def _flush_what_is_due(self, reader: TopicReader) -> None:
         everything = sum(held.size for held in self._buffers.values()) >= HELD_BYTES
+        # Once each: what comes to it while others are still on their way is flushed with the last.
+        ended = {topic for topic, held in self._buffers.items() if held.is_caught_up} - self._ended
+        self._ended |= ended
         self._flush(
             reader,
             [
                 topic
                 for topic, held in self._buffers.items()
-                if everything or held.is_caught_up or held.rows >= FLUSH_ROWS or held.age >= FLUSH_SECONDS
+                if everything or topic in ended or held.rows >= FLUSH_ROWS or held.age >= FLUSH_SECONDS
             ],
         )
 

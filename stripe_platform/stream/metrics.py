@@ -47,6 +47,11 @@ class Metrics:
         self._lag_messages.labels(sink).set(sum(lag.messages for lag in lags.values()))
         self._lag_seconds.labels(sink).set(max((lag.seconds for lag in lags.values()), default=0.0))
 
+    def unmeasured(self, sink: str) -> None:
+        """Show that the lag is not known now: the last one that was measured would look as if all were well."""
+        for gauge in (self._lag_messages, self._lag_seconds):
+            gauge.labels(sink).set(float("nan"))
+
     def runs(self, sink: str, *, is_up: bool) -> None:
         """Show whether the sink's process runs."""
         self._up.labels(sink).set(is_up)

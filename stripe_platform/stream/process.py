@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from stripe_platform.stream.progress import Progress
 
@@ -54,7 +54,7 @@ class SinkProcess:
         self._close()
         self._started_at = now
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "stripe_platform.cli", "stream", "--sink", self.sink, "--watched"],
+            _command(self.sink),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -67,16 +67,19 @@ class SinkProcess:
             if progress := Progress.from_line(line):
                 self._heard(self.sink, progress)
 
-    def stop(self) -> None:
-        """Have the child end what it is at, and wait for it; by force after 20 s."""
-        process = self._process
-        if process is not None and process.poll() is None:
-            process.terminate()
+    def ask_to_stop(self) -> None:
+        """Have the child end what it is at."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
+    def end_by(self, deadline: float) -> None:
+        """Wait for the end of the child; by force from this time of the monotonic clock on."""
+        if self._process is not None:
             try:
-                process.wait(STOP_LIMIT_S)
+                self._process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                self._process.kill()
+                self._process.wait()
         self._close()
 
     def _close(self) -> None:
@@ -86,3 +89,16 @@ class SinkProcess:
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe is not None:
                     pipe.close()
+
+
+def stop_all(sinks: Sequence[SinkProcess]) -> None:
+    """Have all children end what they are at, and wait for them; by force 20 s after they were asked."""
+    for sink in sinks:
+        sink.ask_to_stop()
+    deadline = time.monotonic() + STOP_LIMIT_S
+    for sink in sinks:
+        sink.end_by(deadline)
+
+
+def _command(sink: str) -> list[str]:
+    return [sys.executable, "-m", "stripe_platform.cli", "stream", "--sink", sink, "--watched"]

@@ -5,32 +5,35 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import start_http_server
 
-from stripe_platform.cdc.lag import Lag
 from stripe_platform.errors import StripePlatformError
-from stripe_platform.features.connection import connect
-from stripe_platform.features.intake import Point, nowhere
-from stripe_platform.features.lag import mongodb_lag
-from stripe_platform.features.sink import TABLES
-from stripe_platform.raw.lag import raw_lag
-from stripe_platform.run import instance_of
 from stripe_platform.settings import Settings
 from stripe_platform.stream.follower import SINKS, follow
 from stripe_platform.stream.metrics import Metrics
-from stripe_platform.stream.process import SinkProcess
+from stripe_platform.stream.process import SinkProcess, stop_all
 from stripe_platform.stream.progress import Progress
 from stripe_platform.stream.reports import Reports
+from stripe_platform.stream.watching import measure, report
 
 HOST = "127.0.0.1"
 LOOK_S = 0.5
-MEASURED_EVERY_S = 5.0
-REPORTS_LOOKED_AT_EVERY_S = 10.0
+BESIDE_LIMIT_S = 2.0
 
 log = logging.getLogger(__name__)
+
+
+class MetricsPortTaken(StripePlatformError):
+    """The port of the metrics cannot be opened."""
+
+    def __init__(self, port: int, failure: OSError) -> None:
+        super().__init__(
+            f"the metrics cannot be served on {HOST}:{port}: {failure.strerror}; if another `stripe-platform stream` "
+            "runs (see `stripe-platform status`), it does this one's work; else set METRICS_PORT to a free port"
+        )
 
 
 def run_sink(settings: Settings, sink: str, *, is_watched: bool = False) -> None:
@@ -51,7 +54,8 @@ def run_sink(settings: Settings, sink: str, *, is_watched: bool = False) -> None
 def run_stream(settings: Settings) -> None:
     """Keep both sinks at the end of the topics until SIGINT or SIGTERM.
 
-    Serves Prometheus metrics on `METRICS_PORT`, loopback only. Harmless beside another one and beside drain runs.
+    Serves Prometheus metrics on `METRICS_PORT`, loopback only; `MetricsPortTaken`. Harmless beside another one and
+    beside drain runs.
     """
     metrics, reports = Metrics(), Reports()
 
@@ -59,59 +63,44 @@ def run_stream(settings: Settings) -> None:
         metrics.progressed(sink, progress)
         reports.progressed(sink, progress)
 
-    server, serving = start_http_server(settings.metrics_port, addr=HOST, registry=metrics.registry)
     sinks = [SinkProcess(sink, heard) for sink in SINKS]
-    with _stop_event() as stop:
-        side = [
-            threading.Thread(target=_measure, args=(settings, metrics, stop), name="lag"),
-            threading.Thread(target=_report, args=(settings, reports, stop), name="reports"),
+    with _stop_event() as stop, _served(settings, metrics):
+        # Not waited for without end: they may be amid a question to a server that is away.
+        beside = [
+            threading.Thread(target=measure, args=(settings, metrics, stop), name="lag", daemon=True),
+            threading.Thread(target=report, args=(settings, reports, stop), name="reports", daemon=True),
         ]
-        for thread in side:
+        for thread in beside:
             thread.start()
         try:
             while not stop.wait(LOOK_S):
-                for sink in sinks:
-                    if sink.keep_up():
-                        metrics.restarted(sink.sink)
-                        log.warning("the process of sink %s had ended and was started again", sink.sink)
-                    metrics.runs(sink.sink, is_up=sink.is_up)
+                _keep_up(sinks, metrics)
         finally:
             stop.set()
-            for sink in sinks:
-                sink.stop()
-            for thread in side:
-                thread.join()
-            server.shutdown()
-            serving.join()
+            stop_all(sinks)
+            for thread in beside:
+                thread.join(BESIDE_LIMIT_S)
 
 
-def _measure(settings: Settings, metrics: Metrics, stop: threading.Event) -> None:
-    while not stop.is_set():
-        for sink in SINKS:
-            try:
-                metrics.measured(sink, _lags(settings, sink))
-            except StripePlatformError as error:
-                log.warning("the lag of sink %s cannot be measured: %s", sink, error)
-        stop.wait(MEASURED_EVERY_S)
+def _keep_up(sinks: Iterable[SinkProcess], metrics: Metrics) -> None:
+    for sink in sinks:
+        if sink.keep_up():
+            metrics.restarted(sink.sink)
+            log.warning("the process of sink %s had ended and was started again", sink.sink)
+        metrics.runs(sink.sink, is_up=sink.is_up)
 
 
-def _lags(settings: Settings, sink: str) -> Mapping[str, Lag]:
-    if sink == "raw":
-        return raw_lag(settings)
-    with connect(settings) as documents:
-        return mongodb_lag(settings, documents, TABLES)
-
-
-def _report(settings: Settings, reports: Reports, stop: threading.Event, at: Callable[[Point], None] = nowhere) -> None:
-    with instance_of(settings) as instance:
-        while True:
-            is_last = stop.wait(REPORTS_LOOKED_AT_EVERY_S)
-            for report in reports.due():
-                at("reporting")
-                instance.report_runless_asset_event(report)
-                at("reported")
-            if is_last:
-                return
+@contextmanager
+def _served(settings: Settings, metrics: Metrics) -> Iterator[None]:
+    try:
+        server, serving = start_http_server(settings.metrics_port, addr=HOST, registry=metrics.registry)
+    except OSError as failure:
+        raise MetricsPortTaken(settings.metrics_port, failure) from failure
+    try:
+        yield
+    finally:
+        server.shutdown()
+        serving.join()
 
 
 @contextmanager

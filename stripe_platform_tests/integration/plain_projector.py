@@ -1,6 +1,7 @@
 """The plainest projector: one document a row, behind the guard; a module that is a `features.projection.Projector`."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ class Counted:
     applied: int
     stale: int
     documents: int
+    written: Mapping[str, int]
 
 
 def project(session: ClientSession, documents: Documents, changes: Sequence[Change], /) -> Counted:
@@ -40,7 +42,7 @@ def project(session: ClientSession, documents: Documents, changes: Sequence[Chan
         writes = [ReplaceOne({"_id": id}, row, upsert=True) for (name, id), row in written.items() if name == table]
         if writes:
             documents[table].bulk_write(writes, ordered=False, session=session)
-    return Counted(len(changes) - stale, stale, len(written))
+    return Counted(len(changes) - stale, stale, len(written), Counter(table for table, _ in written))
 
 
 def ahead(documents: Documents, changes: Sequence[Change], /) -> Iterable[list[str]]:

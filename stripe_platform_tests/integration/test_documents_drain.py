@@ -111,7 +111,7 @@ def everything(store: Store) -> dict[str, Any]:
     for letter in kept.get(dead_letters.COLLECTION, ()):
         del letter["seen_at"]
     for sink in kept["sink"]:
-        del sink["version"]
+        del sink["version"], sink["begun_at"]
     return kept
 
 

@@ -14,8 +14,11 @@ import pytest
 from pymongo import IndexModel
 from pymongo.errors import WriteError
 
-from stripe_platform.features.collections import COLLECTIONS, Collection, ensure_collections
+from stripe_platform.features import dead_letters
+from stripe_platform.features.collections import COLLECTIONS, OF_SINK, Collection, ensure_collections
 from stripe_platform.features.connection import Documents, connect
+from stripe_platform.features.dead_letters import Letter
+from stripe_platform.features.offsets import begin
 from stripe_platform.settings import Settings
 from stripe_platform_tests.integration.features import rows
 from stripe_platform_tests.integration.features.rows import Row, Topics, take
@@ -50,7 +53,7 @@ def test_ensuring_the_collections_again_changes_nothing(empty: Documents) -> Non
 
     after = empty.client.admin.command("serverStatus")["metrics"]["commands"]
     assert definitions(empty) == first
-    assert first.keys() == {collection.name for collection in COLLECTIONS}
+    assert first.keys() == {collection.name for collection in (*COLLECTIONS, *OF_SINK)}
     assert [name for name in altering if before[name] != after[name]] == []
 
 
@@ -147,7 +150,11 @@ def well_formed(documents: Documents) -> Mapping[str, Row]:
     for table, row in SOURCES.items():
         topics.write(table, "c", row)
     take(documents, topics.written)
-    found = {name: documents[name].find_one() or {} for name in rows.COLLECTIONS}
+    with documents.client.start_session() as session, session.start_transaction():
+        dead_letters.keep(session, documents, [Letter("charges", "charges", "a", 0, 1, "no JSON", 9, b"record")])
+    begin(documents)
+    names = (*rows.COLLECTIONS, *(collection.name for collection in OF_SINK))
+    found = {name: documents[name].find_one() or {} for name in names}
     decision = {"_id": 1, "charge": f"ch_{DIGITS}", "decision": "allow", "created_at": datetime.now(UTC)}
     return found | {"fraud_decisions": decision}
 
@@ -186,6 +193,10 @@ MALFORMED = [
     ("merchants", "a place that is half a position", _set("_sources", {"merchants": {"o": 1}})),
     ("events", "an expiry that is no date", _set("created_at", 1)),
     ("events", "a payload that is a text", _set("payload", "{}")),
+    ("dead_letters", "no reason", _drop("reason")),
+    ("dead_letters", "a note that is no object", _set("triaged", "seen")),
+    ("dead_letter_parts", "data that is a text", _set("data", "{}")),
+    ("sink", "offsets that are a list", _set("offsets", [])),
     ("fraud_decisions", "no charge", _drop("charge")),
     ("fraud_decisions", "an expiry that is no date", _set("created_at", 1)),
 ]

@@ -491,3 +491,16 @@ def test_the_needed_columns_are_all_that_documents_features_and_search_rely_on(
             assert the_charge(documents)["card"]["brand"] == "amex"
             assert the_charge(documents)["reporting_amount"] == 600
             assert [found.status for found in search_documents(documents, "northwind").charges] == ["succeeded"]
+
+
+def test_a_batch_tells_which_collections_it_changed_and_a_stale_one_changes_none(
+    documents: Documents, topics: Topics
+) -> None:
+    topics.write("payment_methods", "c", rows.method(30))
+    topics.write("charges", "c", rows.charge(10, payment_method_id=uuid(30), customer_id=None))
+    topics.write("merchants", "c", rows.merchant(1))
+    first = rows.take_batch(documents, topics.written, TilesOfCharges(documents))
+    tiles = {"card_features": 1, "merchant_features": 1}
+    assert first.written == {"source_rows": 1, "charges": 1, "merchants": 1, **tiles}
+    again = rows.take_batch(documents, topics.written, TilesOfCharges(documents))
+    assert (again.stale, again.written) == (3, {})

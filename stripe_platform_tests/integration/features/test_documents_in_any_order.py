@@ -280,8 +280,9 @@ class Mirror:
         assert self.kept.get(after["_id"]) == (before and bson.decode(before.raw))
         self.kept[after["_id"]] = bson.decode(bson.encode(after))
 
-    def write(self, session: ClientSession) -> None:
+    def write(self, session: ClientSession) -> Mapping[str, int]:
         assert session.in_transaction
+        return {}
 
 
 def interleaved(changes: list[Change], random: Random) -> list[Change]:

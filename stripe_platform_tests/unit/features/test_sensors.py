@@ -1,20 +1,21 @@
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
+from stripe_platform.cdc.drain_runs import STOPPED_TAG
 from stripe_platform.cdc.lag import Lag
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.features import sensors
 from stripe_platform.features.assets import collections
-from stripe_platform.features.sensors import FIRST_PAUSE, LONGEST_PAUSE, documents_lag, paused_until
+from stripe_platform.features.offsets import Stored, TableOffsets
+from stripe_platform.features.sensors import documents_lag
 from stripe_platform.jobs import oltp_to_mongodb
 from stripe_platform.settings import Settings
-
-SUCCESS, FAILURE = dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE
 
 
 @pytest.fixture
@@ -39,6 +40,7 @@ def lags(monkeypatch: pytest.MonkeyPatch) -> dict[str, Lag]:
 
     monkeypatch.setattr(sensors, "connect", connect)
     monkeypatch.setattr(sensors, "mongodb_lag", lambda *_: found)
+    monkeypatch.setattr(sensors, "stored_offsets", lambda _: Stored(1, {}, {}))
     monkeypatch.setattr(sensors, "last_stable_offsets", lambda _, tables: {table: {0: 7} for table in tables})
     return found
 
@@ -49,23 +51,32 @@ def tick(instance: dg.DagsterInstance, settings: Settings) -> dg.RunRequest | dg
     return answer
 
 
-def ended(instance: dg.DagsterInstance, *statuses: dg.DagsterRunStatus) -> None:
-    """Runs that ended so, the last one last."""
+def run_of_job(instance: dg.DagsterInstance, status: dg.DagsterRunStatus, **more: Any) -> None:
     job = dg.Definitions(
         assets=[collections], jobs=[oltp_to_mongodb], resources={"settings": Settings()}
     ).resolve_job_def("oltp_to_mongodb")
-    for status in statuses:
-        instance.create_run_for_job(job, status=status)
+    instance.create_run_for_job(job, status=status, **more)
+
+
+def failed(instance: dg.DagsterInstance, stopped: dict[str, str]) -> None:
+    """A run that was to bring both tables to offset 7."""
+    bounds = {"charges": {"0": 7}, "refunds": {"0": 7}}
+    run_of_job(
+        instance,
+        dg.DagsterRunStatus.FAILURE,
+        run_config={"ops": {"documents": {"config": {"bounds": bounds}}}},
+        tags={STOPPED_TAG: json.dumps(stopped)} if stopped else {},
+    )
 
 
 @pytest.mark.parametrize("behind", [Lag(5_000, 0.1), Lag(1, 3.0)])
-def test_the_tables_that_are_behind_are_the_bounds_of_one_run(
+def test_one_table_that_is_behind_is_worth_a_run_of_all(
     instance: dg.DagsterInstance, settings: Settings, lags: dict[str, Lag], behind: Lag
 ) -> None:
     lags["refunds"] = behind
     request = tick(instance, settings)
     assert isinstance(request, dg.RunRequest)
-    assert request.run_config["ops"]["documents"]["config"]["bounds"] == {"refunds": {"0": 7}}
+    assert request.run_config["ops"]["documents"]["config"]["bounds"] == {"charges": {"0": 7}, "refunds": {"0": 7}}
 
 
 def test_while_the_continuous_mode_keeps_up_it_says_why_it_skips(
@@ -81,7 +92,7 @@ def test_a_drain_that_has_not_ended_is_not_doubled(
     instance: dg.DagsterInstance, settings: Settings, lags: dict[str, Lag]
 ) -> None:
     lags["charges"] = Lag(5_000, 9.0)
-    ended(instance, dg.DagsterRunStatus.STARTED)
+    run_of_job(instance, dg.DagsterRunStatus.STARTED)
     skip = tick(instance, settings)
     assert isinstance(skip, dg.SkipReason)
     assert skip.skip_message == "the previous drain has not ended"
@@ -99,31 +110,34 @@ def test_without_mongodb_the_sensor_skips_and_passes_on_the_remedy(
     assert skip.skip_message == "the lag cannot be measured: start it"
 
 
-@pytest.mark.parametrize(
-    ("statuses", "pause"),
-    [
-        ([FAILURE], FIRST_PAUSE),
-        ([FAILURE, FAILURE, FAILURE], 4 * FIRST_PAUSE),
-        ([FAILURE, SUCCESS, FAILURE], FIRST_PAUSE),
-        ([FAILURE] * 9, LONGEST_PAUSE),
-    ],
-)
-def test_after_failures_in_a_row_the_pause_doubles_up_to_ten_minutes(
-    instance: dg.DagsterInstance,
-    settings: Settings,
-    lags: dict[str, Lag],
-    statuses: list[dg.DagsterRunStatus],
-    pause: timedelta,
+def test_a_table_that_stopped_is_left_out_of_the_next_run_and_the_others_are_drained(
+    instance: dg.DagsterInstance, settings: Settings, lags: dict[str, Lag]
 ) -> None:
-    lags["charges"] = Lag(5_000, 9.0)
-    ended(instance, *statuses)
-    (last,) = instance.get_run_records(limit=1)
-    assert paused_until(instance) == last.update_timestamp + pause
+    lags |= {"charges": Lag(5_000, 9.0), "refunds": Lag(5_000, 9.0)}
+    failed(instance, {"refunds": "ColumnsDiffer"})
+    request = tick(instance, settings)
+    assert isinstance(request, dg.RunRequest)
+    assert request.run_config["ops"]["documents"]["config"]["bounds"] == {"charges": {"0": 7}}
+
+
+@pytest.mark.parametrize("stopped", [{"refunds": "ColumnsDiffer"}, {}])
+def test_when_nothing_that_is_due_can_go_on_it_says_why_and_when_the_next_try_is_made(
+    instance: dg.DagsterInstance, settings: Settings, lags: dict[str, Lag], stopped: dict[str, str]
+) -> None:
+    lags["refunds"] = Lag(5_000, 9.0)
+    failed(instance, stopped)
     skip = tick(instance, settings)
     assert isinstance(skip, dg.SkipReason)
-    assert "the next try is made at" in (skip.skip_message or "")
+    assert "the next try is made: " in (skip.skip_message or "")
+    assert f"{stopped.get('refunds', 'the drain failed')}, see run" in (skip.skip_message or "")
 
 
-def test_a_success_ends_the_pause(instance: dg.DagsterInstance) -> None:
-    ended(instance, FAILURE, FAILURE, SUCCESS)
-    assert paused_until(instance) is None
+def test_once_the_documents_have_come_to_where_it_failed_a_table_is_drained_again(
+    instance: dg.DagsterInstance, settings: Settings, lags: dict[str, Lag], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lags["refunds"] = Lag(5_000, 9.0)
+    failed(instance, {"refunds": "ColumnsDiffer"})
+    monkeypatch.setattr(sensors, "stored_offsets", lambda _: Stored(1, {"refunds": TableOffsets("a", {0: 7}, {})}, {}))
+    request = tick(instance, settings)
+    assert isinstance(request, dg.RunRequest)
+    assert "refunds" in request.run_config["ops"]["documents"]["config"]["bounds"]

@@ -8,9 +8,10 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
+from stripe_platform.cdc.drain_runs import STOPPED_TAG
 from stripe_platform.cdc.report import DrainReport, TableDrained, TablesStopped
 from stripe_platform.raw import assets
-from stripe_platform.raw.assets import STOPPED_TAG, change_logs, raw_key
+from stripe_platform.raw.assets import change_logs, raw_key
 from stripe_platform.raw.change_log import ChangeLog, TopicRecreated, log_folder
 from stripe_platform.settings import Settings
 

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 
 from stripe_platform.cdc.drain_requests import run_key
+from stripe_platform.cdc.drain_runs import STOPPED_TAG
 from stripe_platform.cdc.lag import Lag
 from stripe_platform.raw import lag, sensors
-from stripe_platform.raw.assets import STOPPED_TAG, change_logs
+from stripe_platform.raw.assets import change_logs
 from stripe_platform.raw.change_log import ChangeLog
 from stripe_platform.raw.sensors import DUE, drain_raw, raw_lag
 from stripe_platform.settings import Settings

@@ -1,3 +1,5 @@
+from collections import Counter
+
 from prometheus_client import generate_latest
 
 from stripe_platform.cdc.lag import Lag
@@ -25,7 +27,7 @@ def test_prometheus_sees_what_was_committed_how_long_it_took_and_how_far_the_sin
 
 
 def test_a_line_of_progress_is_read_back_and_every_other_line_is_passed_over() -> None:
-    progress = Progress({"charges": 2}, stale=1, dead_letters=0, seconds=0.5)
+    progress = Progress({"charges": 2}, stale=1, dead_letters=0, seconds=0.5, written=Counter({"charges": 1}))
     assert Progress.from_line(progress.to_line()) == progress
     assert Progress.from_line("a warning of some library") is None
     assert Progress.from_line('{"other": 1}') is None

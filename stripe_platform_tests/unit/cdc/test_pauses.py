@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from stripe_platform.raw.pauses import FailedDrain, Pause, pause_of
+from stripe_platform.cdc.pauses import FailedDrain, Pause, pause_of
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 STORED = {"merchants": {0: 5}, "charges": {0: 5, 1: 7}}
