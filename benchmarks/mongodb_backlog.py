@@ -1,11 +1,11 @@
 """A backlog into MongoDB: all topics that documents and features are made of, from their beginnings into nothing.
 
-    uv run --all-extras python benchmarks/mongodb_backlog.py [--payments 110000] [--repeats 2]
+    uv run --all-extras python benchmarks/mongodb_backlog.py [--payments 137000] [--repeats 2]
 
 A company's history goes through PostgreSQL and Debezium into the topics once. Then the drain takes all of it, in a
 process of its own, into an empty database: the clock runs from its start until the stored offsets are those of the
 topics' ends. Prints Markdown; stops if the documents are not as many as PostgreSQL's charges. Needs about 3 GB of disk
-in the temporary folder for 110,000 payments, which are some million changes.
+in the temporary folder for 137,000 payments, which are some million changes.
 """
 
 import argparse
@@ -47,7 +47,7 @@ print(json.dumps({"changes": changes, "seconds": time.monotonic() - began, "peak
 def main() -> None:
     """Fill the topics, drain them several times and print the table."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    arguments.add_argument("--payments", type=int, default=110_000)
+    arguments.add_argument("--payments", type=int, default=137_000)
     arguments.add_argument("--repeats", type=int, default=2)
     options = arguments.parse_args()
     with own_stack() as settings:

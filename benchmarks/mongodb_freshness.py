@@ -3,7 +3,7 @@
     uv run --all-extras python benchmarks/mongodb_freshness.py [--rate 500] [--seconds 120] [--modes stream dagster]
         [--loads simulator charges]
 
-While payments are made at the rate, probes are paid beside them, each by a customer of its own. The clock of
+While payments are made at the rate, and have been for a while, probes are paid beside them, each by a customer of its own. The clock of
 a probe runs from just before its commit is sent to PostgreSQL until `online.read` says that its customer has paid once.
 Each mode has a fresh stack: `stream` runs `stripe-platform stream`, `dagster` runs `dagster dev` and nothing else.
 The load `simulator` makes whole payments, each some ten rows in two transactions and more; `charges` makes a charge of
@@ -42,6 +42,8 @@ CLI = (sys.executable, "-m", "stripe_platform.cli")
 # A company of some size, so that live payments meet known customers and cards.
 FIRST_PAYMENTS, FIRST_DAYS = 5_000, 30
 PROBES_PER_S = 2.0
+# The load before the first probe: processes that have just started import and compile for some seconds.
+WARM_UP_S = 15.0
 PAUSE_S = 0.005
 # A probe that has not been seen so long after the last one is lost.
 LOST_AFTER_S = 120
@@ -84,7 +86,8 @@ def measure(mode: str, load: str, rate: float, seconds: float) -> tuple[str, ...
         with MODES[mode](settings), feature_reader(settings) as is_counted:
             # What the history left behind is not what a live payment waits for.
             follow(settings, is_counted, probes=1)
-            live = subprocess.Popen(LOADS[load](rate, seconds), stdout=subprocess.PIPE, text=True)
+            live = subprocess.Popen(LOADS[load](rate, WARM_UP_S + seconds), stdout=subprocess.PIPE, text=True)
+            time.sleep(WARM_UP_S)
             delays = follow(settings, is_counted, probes=int(seconds * PROBES_PER_S))
             average = os.getloadavg()[0]
             summary, _ = live.communicate(timeout=seconds + STOP_LIMIT_S)

@@ -21,6 +21,9 @@ from stripe_platform.stream.watching import measure, report
 
 HOST = "127.0.0.1"
 LOOK_S = 0.5
+# Builds wait minutes for the raw change log, readers a second for documents: where both want the processor, it waits.
+IN_NO_HURRY = ("raw",)
+NICENESS = 10
 BESIDE_LIMIT_S = 2.0
 
 log = logging.getLogger(__name__)
@@ -45,6 +48,8 @@ def run_sink(settings: Settings, sink: str, *, is_watched: bool = False) -> None
     def tell(progress: Progress) -> None:
         print(progress.to_line(), flush=True)  # noqa: T201 - a pipe to the process that watches this one
 
+    if sink in IN_NO_HURRY:
+        os.nice(NICENESS)
     with _stop_event() as stop:
         if is_watched:
             threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
