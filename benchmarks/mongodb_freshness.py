@@ -3,9 +3,10 @@
     uv run --all-extras python benchmarks/mongodb_freshness.py [--rate 500] [--seconds 120] [--modes stream dagster]
         [--loads simulator charges]
 
-While payments are made at the rate, and have been for a while, probes are paid beside them, each by a customer of its own. The clock of
-a probe runs from just before its commit is sent to PostgreSQL until `online.read` says that its customer has paid once.
-Each mode has a fresh stack: `stream` runs `stripe-platform stream`, `dagster` runs `dagster dev` and nothing else.
+While payments are made at the rate, and have been for a while, probes are paid beside them, each by a customer of its
+own. The clock of a probe runs from just before its commit is sent to PostgreSQL until `online.read` says that its
+customer has paid once. Each mode has a fresh stack: `stream` runs `stripe-platform stream`, `dagster` runs
+`dagster dev` and nothing else.
 The load `simulator` makes whole payments, each some ten rows in two transactions and more; `charges` makes a charge of
 a known customer, card and merchant each, in a transaction of its own.
 """
