@@ -10,7 +10,8 @@ from stripe_platform.cdc.drain_runs import tag_stopped
 from stripe_platform.cdc.report import TablesStopped
 from stripe_platform.features import charges, dead_letters, parents
 from stripe_platform.features.collections import COLLECTIONS, DEAD_LETTERS, Collection
-from stripe_platform.features.drain import drain
+from stripe_platform.features.drain import RUN_LIMIT, drain
+from stripe_platform.features.following import until_quiet
 from stripe_platform.features.intake import Point, nowhere
 from stripe_platform.features.parents import KEYS
 from stripe_platform.features.payments import Entity
@@ -23,6 +24,15 @@ from stripe_platform.settings import Settings
 # A quiet company has no payment for a day. How far the documents are behind is the lag sensor's to tell.
 FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=1), warn_window=timedelta(hours=12))
 DRAIN_OP = "documents"
+# A run that follows ends by itself well before the time at which its job would be taken for dead.
+FOLLOWED = timedelta(seconds=100)
+
+
+class DocumentsConfig(DrainConfig):
+    """How far to drain at least, and whether to stay: until no change has come for `quiet_seconds`, or 100 s."""
+
+    quiet_seconds: float | None = None
+
 
 _OF_CHARGES = (*KEYS, *charges.TABLES)
 _TILES = frozenset(entity.collection for entity in Entity)
@@ -81,16 +91,19 @@ fraud_decisions = _spec(next(collection for collection in COLLECTIONS if collect
     ],
 )
 def collections(
-    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], config: DrainConfig
+    context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings], config: DocumentsConfig
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Apply what the topics hold to the documents and features, with the offsets after it.
 
     Bounds name the tables that are drained; without any, all are.
     """
     bounds = config.by_partition()
+    follow, limit = None, RUN_LIMIT
+    if config.quiet_seconds is not None:
+        follow, limit = until_quiet(timedelta(seconds=config.quiet_seconds)), FOLLOWED
     with open_store(settings) as store:
         try:
-            report = drain(settings, bounds or TABLES, store=store, bounds=bounds or None)
+            report = drain(settings, bounds or TABLES, store=store, bounds=bounds or None, limit=limit, follow=follow)
         except TablesStopped as stopped:
             tag_stopped(context, stopped)
             yield from results(store.documents, cast("DocumentsReport", stopped.report))

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 
 from pymongo.client_session import ClientSession
@@ -20,6 +19,7 @@ from stripe_platform.errors import StripePlatformError
 from stripe_platform.features import dead_letters
 from stripe_platform.features.collecting import seldom_collecting
 from stripe_platform.features.decoder import Columns, TableDecoder
+from stripe_platform.features.following import BatchDone, Follow
 from stripe_platform.features.hold import Held
 from stripe_platform.features.intake import Batch, Intake, Point, Source, nowhere, read_now
 from stripe_platform.features.offsets import LostRace, Stored, TopicRecreated, begin, stored_offsets
@@ -41,28 +41,6 @@ SINK = Sink(
 RUN_LIMIT = timedelta(seconds=45)
 # Batches are some megabytes, and many a second.
 SPACE_CHECKED_EVERY_S = 1.0
-
-
-@dataclass(frozen=True)
-class BatchDone:
-    """What one committed batch came to: changes by table, stale ones among them, letters, seconds it took.
-
-    `written` is {collection: documents}, of those that changed.
-    """
-
-    changes: Mapping[str, int]
-    stale: int
-    dead_letters: int
-    seconds: float
-    written: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Follow:
-    """Has a drain stay at the topics' end until `until` says so; `told` hears of each batch once it is committed."""
-
-    until: Callable[[], bool]
-    told: Callable[[BatchDone], None]
 
 
 def drain(

@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from stripe_platform.cdc.report import DrainReport, TablesStopped
 from stripe_platform.errors import StripePlatformError
-from stripe_platform.features.drain import BatchDone, Follow
 from stripe_platform.features.drain import drain as drain_documents
+from stripe_platform.features.following import BatchDone, Follow
 from stripe_platform.features.sink import TABLES, open_store
 from stripe_platform.raw.drain import FLUSH_ROWS
 from stripe_platform.raw.drain import drain as drain_raw

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,15 +45,15 @@ class Collection:
 
 @pytest.fixture
 def drained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The tables and bounds that were drained, drain after drain."""
+    """The tables and bounds that were drained, the time limit in seconds and whether it stays, drain after drain."""
     asked: list[Any] = []
 
     @contextmanager
     def open_store(_: Settings) -> Iterator[Any]:
         yield SimpleNamespace(documents=dict.fromkeys(TABLES_OF, Collection()))
 
-    def drain(_: Settings, tables: Any, *, store: Any, bounds: Any) -> DocumentsReport:
-        asked.append((sorted(tables), bounds))
+    def drain(_: Settings, tables: Any, *, store: Any, bounds: Any, limit: timedelta, follow: Any) -> DocumentsReport:
+        asked.append((sorted(tables), bounds, limit.total_seconds(), follow is not None))
         return REPORT
 
     monkeypatch.setattr(assets, "open_store", open_store)
@@ -60,12 +61,12 @@ def drained(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return asked
 
 
-def run(instance: dg.DagsterInstance, config: dict[str, Any] | None = None) -> dg.ExecuteInProcessResult:
+def run(instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:
     defs = dg.Definitions(
         assets=[collections, fraud_decisions], jobs=[oltp_to_mongodb], resources={"settings": Settings()}
     )
     job = defs.resolve_job_def(oltp_to_mongodb.name)
-    run_config = {"ops": {DRAIN_OP: {"config": {"bounds": config or {}}}}}
+    run_config = {"ops": {DRAIN_OP: {"config": config}}}
     return job.execute_in_process(run_config=run_config, instance=instance, raise_on_error=False)
 
 
@@ -95,9 +96,18 @@ def test_each_collection_tells_its_own_documents_and_the_lag_of_its_own_topics(
 def test_bounds_name_the_tables_that_are_drained_and_without_any_all_are(
     instance: dg.DagsterInstance, drained: list[Any]
 ) -> None:
-    run(instance, {"refunds": {"0": 7}})
+    run(instance, bounds={"refunds": {"0": 7}})
     run(instance)
-    assert drained == [(["refunds"], {"refunds": {0: 7}}), (sorted(TABLES), None)]
+    assert drained == [(["refunds"], {"refunds": {0: 7}}, 45.0, False), (sorted(TABLES), None, 45.0, False)]
+
+
+def test_a_run_that_is_to_stay_ends_before_its_job_is_taken_for_dead(
+    instance: dg.DagsterInstance, drained: list[Any]
+) -> None:
+    assert run(instance, quiet_seconds=5.0).success
+    ((_, _, limit, stays),) = drained
+    assert stays
+    assert limit + 60 <= int((oltp_to_mongodb.tags or {})["dagster/max_runtime"])
 
 
 def test_a_run_in_which_tables_stopped_tells_of_the_others_and_names_them_in_a_tag(

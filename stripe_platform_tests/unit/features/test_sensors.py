@@ -64,7 +64,7 @@ def failed(instance: dg.DagsterInstance, stopped: dict[str, str]) -> None:
     run_of_job(
         instance,
         dg.DagsterRunStatus.FAILURE,
-        run_config={"ops": {"documents": {"config": {"bounds": bounds}}}},
+        run_config={"ops": {"documents": {"config": {"bounds": bounds, "quiet_seconds": 5.0}}}},
         tags={STOPPED_TAG: json.dumps(stopped)} if stopped else {},
     )
 
