@@ -24,9 +24,9 @@ from stripe_platform.resources import resources_for
 from stripe_platform.schedules import (
     daily_data_quality,
     daily_partition_maintenance,
+    every_15_minutes_oltp_to_mongodb,
     nightly_dagster_maintenance,
     nightly_lake_maintenance,
-    quarterly_oltp_to_mongodb,
 )
 from stripe_platform.settings import load_settings
 from stripe_platform.warehouse import assets as warehouse_assets
@@ -69,7 +69,7 @@ defs = dg.Definitions(
         daily_partition_maintenance,
         nightly_lake_maintenance,
         nightly_dagster_maintenance,
-        quarterly_oltp_to_mongodb,
+        every_15_minutes_oltp_to_mongodb,
     ],
     sensors=[observe_stream, connector_watch, raw_lag, documents_lag, warehouse_lag],
     resources=resources_for(settings),

@@ -47,8 +47,8 @@ nightly_dagster_maintenance = dg.ScheduleDefinition(
 )
 
 # Neither the continuous process nor the lag sensor need run: what a quarter of an hour left is caught up with.
-quarterly_oltp_to_mongodb = dg.ScheduleDefinition(
-    name="quarterly_oltp_to_mongodb",
+every_15_minutes_oltp_to_mongodb = dg.ScheduleDefinition(
+    name="every_15_minutes_oltp_to_mongodb",
     job=oltp_to_mongodb,
     cron_schedule="*/15 * * * *",
     execution_timezone="UTC",
