@@ -36,10 +36,14 @@ def paused_tables(
     `op` is the job's, whose configuration holds the bounds; `next_offsets` tells how far the sink is in a table now.
     """
     now = datetime.now(UTC)
-    filters = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.FAILURE], updated_after=now - REMEMBERED)
-    failed = [_failed_drain(record, op) for record in instance.get_run_records(filters)]
+    failed = _failed_drains(instance, job, op)
     pauses = {table: pause_of(table, failed, next_offsets) for table in tables}
     return {table: pause for table, pause in pauses.items() if pause and pause.until > now}
+
+
+def lately_stopped(instance: dg.DagsterInstance, *, job: str, op: str) -> frozenset[str]:
+    """The tables that failed drains name: what nobody needs of them is better not asked for."""
+    return frozenset(table for drain in _failed_drains(instance, job, op) for table in drain.stopped)
 
 
 def waiting(paused: Mapping[str, Pause]) -> str:
@@ -47,6 +51,12 @@ def waiting(paused: Mapping[str, Pause]) -> str:
     return "after failed drains the next try is made: " + "; ".join(
         f"{table} at {pause.until:%H:%M:%S} UTC ({pause.reason})" for table, pause in paused.items()
     )
+
+
+def _failed_drains(instance: dg.DagsterInstance, job: str, op: str) -> list[FailedDrain]:
+    since = datetime.now(UTC) - REMEMBERED
+    filters = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
+    return [_failed_drain(record, op) for record in instance.get_run_records(filters)]
 
 
 def _failed_drain(record: dg.RunRecord, op: str) -> FailedDrain:

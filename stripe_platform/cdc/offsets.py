@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import OffsetSpec
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
-from stripe_platform.cdc.broker import REQUEST_LIMIT, admin, named_errors
+from stripe_platform.cdc.broker import REQUEST_LIMIT, TopicMissing, admin, named_errors
 from stripe_platform.cdc.topics import MESSAGE_TOPIC, NOTIFICATION_TOPIC, topic_for
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.settings import Settings
@@ -93,6 +94,21 @@ def topic_ids(settings: Settings, tables: Iterable[str]) -> dict[str, str]:
     """{table: the id Kafka gave its topic}: another id means a new topic under the old name."""
     topics = {topic_for(table): table for table in tables}
     return {topics[topic]: topic_id for topic, topic_id in _topic_ids(settings, topics).items()}
+
+
+def known_topic_ids(settings: Settings, tables: Iterable[str]) -> tuple[dict[str, str], dict[str, TopicMissing]]:
+    """As `topic_ids`, of the topics that there are; and the error of each table that has none."""
+    names = list(tables)
+    with suppress(TopicMissing):
+        return topic_ids(settings, names), {}
+    ids: dict[str, str] = {}
+    missing: dict[str, TopicMissing] = {}
+    for table in names:
+        try:
+            ids |= topic_ids(settings, [table])
+        except TopicMissing as error:
+            missing[table] = error
+    return ids, missing
 
 
 def _topic_ids(settings: Settings, topics: Iterable[str]) -> dict[str, str]:

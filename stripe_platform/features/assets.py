@@ -11,7 +11,7 @@ from stripe_platform.cdc.report import TablesStopped
 from stripe_platform.features import charges, dead_letters, parents
 from stripe_platform.features.collections import COLLECTIONS, DEAD_LETTERS, Collection
 from stripe_platform.features.drain import RUN_LIMIT, drain
-from stripe_platform.features.following import until_quiet
+from stripe_platform.features.following import Follow
 from stripe_platform.features.intake import Point, nowhere
 from stripe_platform.features.parents import KEYS
 from stripe_platform.features.payments import Entity
@@ -100,7 +100,7 @@ def collections(
     bounds = config.by_partition()
     follow, limit = None, RUN_LIMIT
     if config.quiet_seconds is not None:
-        follow, limit = until_quiet(timedelta(seconds=config.quiet_seconds)), FOLLOWED
+        follow, limit = Follow(quiet=timedelta(seconds=config.quiet_seconds)), FOLLOWED
     with open_store(settings) as store:
         try:
             report = drain(settings, bounds or TABLES, store=store, bounds=bounds or None, limit=limit, follow=follow)
@@ -118,12 +118,15 @@ def results(
     written = {**report.written, dead_letters.COLLECTION: report.dead_letters}
     at("reporting")
     for collection in DRAINED:
-        tables = {table: report.tables[table] for table in TABLES_OF[collection.name] if table in report.tables}
+        of_collection = TABLES_OF[collection.name]
+        tables = {table: report.tables[table] for table in of_collection if table in report.tables}
+        # Of a table that stopped before it was read nobody knows here how much is unread.
+        lag = sum(drained.lag for drained in tables.values()) if len(tables) == len(of_collection) else None
         yield dg.MaterializeResult(
             asset_key=collection_key(collection.name),
             metadata={
                 **({"held": str(report.held)} if report.held else {}),
-                **state_of(documents, collection.name, lag=sum(drained.lag for drained in tables.values())),
+                **state_of(documents, collection.name, lag=lag),
                 "documents_written": written.get(collection.name, 0),
                 "offsets_to": {
                     table: {str(partition): offset for partition, offset in drained.end.items()}
@@ -135,13 +138,17 @@ def results(
     at("reported")
 
 
-def state_of(documents: Documents, collection: str, *, lag: int) -> dict[str, Any]:
-    """What an asset tells of its collection, whoever wrote it; `lag` is the messages unread in its own topics."""
-    state = {
+def state_of(documents: Documents, collection: str, *, lag: int | None) -> dict[str, Any]:
+    """What an asset tells of its collection, whoever wrote it; `lag` is the messages unread in its own topics.
+
+    None: it is not known, and not told.
+    """
+    state: dict[str, Any] = {
         "dagster/row_count": documents[collection].estimated_document_count(),
         "indexes": sorted(documents[collection].index_information()),
-        "lag": lag,
     }
+    if lag is not None:
+        state["lag"] = lag
     if collection == dead_letters.COLLECTION:
         state["untriaged"] = dead_letters.untriaged(documents)
     return state

@@ -27,12 +27,14 @@ def documents_keep_up(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResu
     with connect(settings) as documents:
         lags = mongodb_lag(settings, documents, TABLES)
     behind = {table: lag for table, lag in lags.items() if not lag.is_within_limits}
+    without_topic = sorted(set(TABLES) - lags.keys())
     return dg.AssetCheckResult(
-        passed=not behind,
+        passed=not behind and not without_topic,
         metadata={
             "lag_messages": sum(lag.messages for lag in lags.values()),
-            "lag_seconds": round(max(lag.seconds for lag in lags.values()), 1),
+            "lag_seconds": round(max((lag.seconds for lag in lags.values()), default=0.0), 1),
             "tables_behind": sorted(behind),
+            "tables_without_topic": without_topic,
         },
     )
 

@@ -9,6 +9,7 @@ from stripe_platform.features.changes import Change
 from stripe_platform.features.charges import CHILDREN, Charge
 from stripe_platform.features.connection import Documents
 from stripe_platform.features.parents import COLLECTION, SourceRow, row_id
+from stripe_platform.features.projection import Unprojectable
 from stripe_platform.features.reading import find_raw
 from stripe_platform.features.writing import Write
 
@@ -39,6 +40,8 @@ class ChildMarkers:
 
     def take(self, change: Change, charge: Charge | None) -> bool:
         """Apply a child's change to the charge that has it (None: no charge) and to its marker; False when stale."""
+        if charge is None and change.op != "d":
+            raise Unprojectable((change, "it names no charge"))
         marker = self._rows.get(row_id(change.table, change.row["id"]))
         if charge is not None and not charge.take(change, None if marker is None else marker.position):
             return False

@@ -5,13 +5,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import timedelta
 
 from pymongo.client_session import ClientSession
 
-from stripe_platform.cdc.broker import TopicMissing
-from stripe_platform.cdc.offsets import last_stable_offsets, topic_ids
+from stripe_platform.cdc.offsets import known_topic_ids, last_stable_offsets
 from stripe_platform.cdc.reader import Sink, TopicReader
 from stripe_platform.cdc.report import Offsets, TableDrained, TablesStopped, drain_until
 from stripe_platform.cdc.topics import topic_for
@@ -19,7 +17,7 @@ from stripe_platform.errors import StripePlatformError
 from stripe_platform.features import dead_letters
 from stripe_platform.features.collecting import seldom_collecting
 from stripe_platform.features.decoder import Columns, TableDecoder
-from stripe_platform.features.following import BatchDone, Follow
+from stripe_platform.features.following import BatchDone, Follow, Silence
 from stripe_platform.features.hold import Held
 from stripe_platform.features.intake import Batch, Intake, Point, Source, nowhere, read_now
 from stripe_platform.features.offsets import LostRace, Stored, TopicRecreated, begin, stored_offsets
@@ -127,6 +125,7 @@ class _Drain:
         self._space_checked = -SPACE_CHECKED_EVERY_S
         self._limit = limit.total_seconds()
         self._is_done = False
+        self._silence = Silence()
         self._rows: Counter[str] = Counter()
         self._batches: Counter[str] = Counter()
         self._begin: dict[str, Mapping[int, int]] = {}
@@ -166,12 +165,13 @@ class _Drain:
             TopicReader(self._settings, SINK, starts) as topics,
             ThreadPoolExecutor(1, "intake") as ahead,
         ):
+            self._silence.begin()
             intake = Intake(topics, sources, self._at)
             upcoming = ahead.submit(intake.next_batch)
             is_end = False
             while not self.is_over and not is_end:
                 batch = upcoming.result()
-                is_end = batch.is_last and (self._follow is None or not is_all)
+                is_end = self._is_end(batch) if is_all else batch.is_at_bounds
                 if not is_end:
                     upcoming = ahead.submit(intake.next_batch)
                 self.errors |= batch.errors
@@ -181,10 +181,16 @@ class _Drain:
             topics.publish({table: self._end[table] for table in starts})
             self._at("published")
 
+    def _is_end(self, batch: Batch) -> bool:
+        if batch.changes:
+            self._silence.begin()
+        return batch.is_last and (self._follow is None or self._silence.has_lasted(self._follow.quiet))
+
     def give_way(self, held: Held) -> None:
         """Leave the rest to the next drain."""
+        there, _ = known_topic_ids(self._settings, self._tables)
         with named_failures(self._settings):
-            stored = stored_offsets(self._store.documents).next_offsets(self._tables)
+            stored = stored_offsets(self._store.documents).next_offsets(there)
         self._held, self._is_done = held, True
         self._begin = stored | self._begin
         self._end |= {table: offsets for table, offsets in stored.items() if table not in self._end}
@@ -252,7 +258,8 @@ class _Drain:
     def _open(self, stored: Stored) -> dict[str, Source]:
         """What is read of each table that can go on, by topic; of the others the error is kept."""
         going = [table for table in self._tables if table not in self.errors]
-        ids = self._topic_ids(going)
+        ids, missing = known_topic_ids(self._settings, going)
+        self.errors |= missing
         columns = table_columns(self._settings)
         decoders: dict[str, TableDecoder] = {}
         for table in ids:
@@ -270,18 +277,6 @@ class _Drain:
             topic_for(table): Source(decoder, ids[table], starts[table], self._bounds.get(table, {}))
             for table, decoder in decoders.items()
         }
-
-    def _topic_ids(self, tables: list[str]) -> dict[str, str]:
-        """The topics that there are; of the other tables the error is kept."""
-        with suppress(TopicMissing):
-            return topic_ids(self._settings, tables)
-        ids: dict[str, str] = {}
-        for table in tables:
-            try:
-                ids |= topic_ids(self._settings, [table])
-            except TopicMissing as error:
-                self.errors[table] = error
-        return ids
 
     def _decoder(self, table: str, stored: Stored, topic_id: str, columns: Columns) -> TableDecoder:
         taken = stored.tables.get(table)

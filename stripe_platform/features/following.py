@@ -22,19 +22,27 @@ class BatchDone:
 
 @dataclass(frozen=True)
 class Follow:
-    """Has a drain stay at the topics' end until `until` says so; `told` hears of each batch once it is committed."""
+    """Has a drain stay at the topics' end until `until` says so, or no change has come for `quiet`.
 
-    until: Callable[[], bool]
-    told: Callable[[BatchDone], None]
+    `told` hears of each batch once it is committed. `until` ends the drain wherever it is, quiet only at its bounds.
+    """
+
+    until: Callable[[], bool] = lambda: False
+    told: Callable[[BatchDone], None] = lambda _: None
+    quiet: timedelta | None = None
 
 
-def until_quiet(quiet: timedelta, clock: Callable[[], float] = time.monotonic) -> Follow:
-    """Stay until no change has come for so long."""
-    last = clock()
+class Silence:
+    """How long no change has come."""
 
-    def told(done: BatchDone) -> None:
-        nonlocal last
-        if done.changes:
-            last = clock()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.begin()
 
-    return Follow(lambda: clock() - last >= quiet.total_seconds(), told)
+    def begin(self) -> None:
+        """A change has come, or the drain has just begun to read."""
+        self._since = self._clock()
+
+    def has_lasted(self, quiet: timedelta | None) -> bool:
+        """Whether it is as long as this; None: nothing is long enough."""
+        return quiet is not None and self._clock() - self._since >= quiet.total_seconds()

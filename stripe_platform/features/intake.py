@@ -41,8 +41,8 @@ def nowhere(point: Point) -> None:
 class Batch:
     """What one transaction takes: changes, letters, and the offsets after them of the tables that moved.
 
-    `records` are those that changes were made of. `errors` are of tables that stop before this batch; with `is_last`
-    nothing more is to be read.
+    `records` are those that changes were made of. `errors` are of tables that stop before this batch. With
+    `is_at_bounds` every bound has been reached, and with `is_last` every topic's end too: nothing more waits.
     """
 
     changes: list[Change] = field(default_factory=list)
@@ -51,6 +51,7 @@ class Batch:
     records: dict[str, list[Event]] = field(default_factory=dict)
     errors: dict[str, StripePlatformError] = field(default_factory=dict)
     is_last: bool = False
+    is_at_bounds: bool = False
 
     def without(self, refused: Sequence[tuple[Change, str]]) -> "Batch":
         """The batch with letters, which say the reasons, in place of these changes."""
@@ -152,7 +153,12 @@ class Intake:
             except StripePlatformError as error:
                 self._stop(topic, error, batch)
         self._at("decoded")
-        return replace(batch, is_last=all(source.is_caught_up for source in self._sources.values()))
+        sources = self._sources.values()
+        return replace(
+            batch,
+            is_last=all(source.is_caught_up for source in sources),
+            is_at_bounds=not any(source.waiting for source in sources),
+        )
 
     def _read(self, batch: Batch) -> None:
         began = time.monotonic()

@@ -13,6 +13,8 @@ from stripe_platform.features.hold import COLLECTION, ID, give_way
 from stripe_platform.features.projection import Documents
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 class TopicRecreated(StripePlatformError):
     """The topic's id is not the one whose changes the documents hold: its offsets mean other records."""
@@ -103,9 +105,11 @@ def begin(documents: Documents) -> Stored:
 
 
 def begun_at(session: ClientSession, documents: Documents) -> datetime | None:
-    """When the first writer came to the store; None when none has, or nobody knows."""
-    found = documents[COLLECTION].find_one({"_id": ID}, {"begun_at": 1}, session=session) or {}
-    begun: datetime | None = found.get("begun_at")
+    """When the first writer came to the store, long ago where that was not noted; None when none has."""
+    found = documents[COLLECTION].find_one({"_id": ID}, {"begun_at": 1}, session=session)
+    if found is None:
+        return None
+    begun: datetime = found.get("begun_at", _LONG_AGO)
     return begun
 
 

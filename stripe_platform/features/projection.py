@@ -20,7 +20,8 @@ class Unprojectable(Exception):
 
     def __init__(self, *refused: tuple[Change, str]) -> None:
         super().__init__("; ".join(dict.fromkeys(reason for _, reason in refused)))
-        self.refused = refused
+        # One change may have made several documents that cannot be.
+        self.refused = tuple({id(change): (change, reason) for change, reason in refused}.values())
 
 
 def without(changes: Iterable[Change], refused: Iterable[tuple[Change, str]]) -> list[Change]:

@@ -7,7 +7,7 @@ from pymongo.errors import BulkWriteError, OperationFailure
 
 from stripe_platform.features.changes import Change
 from stripe_platform.features.connection import Documents
-from stripe_platform.features.encoding import TOO_LARGE, encoded
+from stripe_platform.features.encoding import LARGEST_DOCUMENT, TOO_LARGE, encoded
 from stripe_platform.features.projection import Unprojectable
 
 # A document, and the last change that made it so.
@@ -18,6 +18,7 @@ Caused = tuple[Mapping[str, Any], Change]
 _BY_VALIDATOR = 121
 _BY_SIZE = (10334, 17419)
 
+_ROOM_OF_A_COMMAND = 64 * 1024
 # Half of what one command may hold.
 _BYTES_AT_ONCE = 8 * 1024 * 1024
 
@@ -33,7 +34,7 @@ def is_refusal(error: OperationFailure) -> bool:
 
 
 def refused(documents: Documents, collection: str, stored: Sequence[Caused]) -> list[tuple[Change, str]]:
-    """All changes whose documents the collection would refuse, with the reason: one at least; nothing is written.
+    """All changes whose documents the collection would refuse, with the reason; nothing is written.
 
     In a transaction the server names the first one alone, and each other would cost the whole batch once more.
     """
@@ -49,8 +50,10 @@ def refused(documents: Documents, collection: str, stored: Sequence[Caused]) -> 
     (options,) = (each["options"] for each in documents.list_collections(filter={"name": collection}))
     for some in _in_parts(fitting, sizes):
         found += _refused_by(options["validator"], documents, some)
-    # It fits, but not with what the command adds to it.
-    return found or [(fitting[sizes.index(max(sizes))][1], TOO_LARGE)]
+    if not found and max(sizes) > LARGEST_DOCUMENT - _ROOM_OF_A_COMMAND:
+        # It fits, but not with what the command adds to it.
+        found.append((fitting[sizes.index(max(sizes))][1], TOO_LARGE))
+    return found
 
 
 def _in_parts(stored: Sequence[Caused], sizes: Sequence[int]) -> Iterator[list[Caused]]:

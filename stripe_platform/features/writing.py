@@ -16,6 +16,7 @@ from pymongo.errors import OperationFailure
 from stripe_platform.features.changes import Change
 from stripe_platform.features.connection import Documents
 from stripe_platform.features.encoding import NOT_ENCODABLE
+from stripe_platform.features.offsets import LostRace
 from stripe_platform.features.projection import Unprojectable
 from stripe_platform.features.refusals import is_refusal, refused
 
@@ -55,7 +56,11 @@ def _is_same(value: Any, stored: Any) -> bool:
         return True
     kind = stored.__class__
     if kind is RawBSONDocument or (kind is list and stored):
-        return encode({"": value}) == encode({"": stored})
+        try:
+            return encode({"": value}) == encode({"": stored})
+        except NOT_ENCODABLE:
+            # Whoever writes it will be told.
+            return False
     return bool(value == stored)
 
 
@@ -110,4 +115,7 @@ def write_all(session: ClientSession, documents: Documents, collection: str, wri
     except NOT_ENCODABLE:
         pass
     # Raised outside the handlers: the driver's and the server's messages quote the document.
-    raise Unprojectable(*refused(documents, collection, [(write.document, write.cause) for write in written]))
+    if found := refused(documents, collection, [(write.document, write.cause) for write in written]):
+        raise Unprojectable(*found)
+    # The validator was altered meanwhile.
+    raise LostRace

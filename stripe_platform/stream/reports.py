@@ -85,6 +85,7 @@ def of_log(settings: Settings, due: Due, lags: Mapping[str, Lag]) -> dg.AssetMat
 
 def of_collection(documents: Documents, due: Due, lags: Mapping[str, Lag]) -> dg.AssetMaterialization:
     """The report of a collection of MongoDB, with the lag of its own topics."""
-    lag = sum(lags[table].messages for table in TABLES_OF[due.name])
+    tables = TABLES_OF[due.name]
+    lag = sum(lags[table].messages for table in tables) if lags.keys() >= set(tables) else None
     metadata: dict[str, Any] = {**state_of(documents, due.name, lag=lag), **due.counts}
     return dg.AssetMaterialization(collection_key(due.name), metadata=metadata)

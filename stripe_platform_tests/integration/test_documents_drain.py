@@ -37,6 +37,7 @@ from stripe_platform.features.changes import TRUNCATE
 from stripe_platform.features.columns import NEEDED, ColumnsMissing
 from stripe_platform.features.decoder import ColumnsDiffer
 from stripe_platform.features.drain import SINK, drain, drain_up_to
+from stripe_platform.features.following import Follow
 from stripe_platform.features.intake import Point
 from stripe_platform.features.lag import mongodb_lag
 from stripe_platform.features.offsets import TopicRecreated, stored_offsets
@@ -150,6 +151,16 @@ def test_draining_again_writes_nothing_and_no_lag_is_left(platform: Settings, st
     assert everything(store) == before
     # Markers of transactions do not count for ever.
     assert mongodb_lag(platform, store.documents, ["payouts"])["payouts"].messages == 0
+
+
+def test_a_drain_that_follows_ends_when_nothing_has_come_for_a_while(platform: Settings, store: Store) -> None:
+    produce(platform, *[created("payouts") for _ in range(5)])
+    told: list[int] = []
+    follow = Follow(told=lambda done: told.append(done.changes.get("payouts", 0)), quiet=timedelta(seconds=1))
+    report = drain(platform, ["payouts"], store=store, follow=follow, limit=timedelta(seconds=LIMIT_SECONDS))
+    assert report.rows == sum(told) >= 5
+    assert report.lag == 0
+    assert 1 <= report.seconds < LIMIT_SECONDS
 
 
 def test_markers_alone_move_the_offsets(platform: Settings, store: Store) -> None:

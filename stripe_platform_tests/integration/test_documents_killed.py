@@ -159,8 +159,11 @@ SMALL_BATCHES = """
 import os, signal, sys
 from functools import partial
 from stripe_platform.cdc import reader
-from stripe_platform.features import intake
+from stripe_platform.features import batch, intake
 from stripe_platform.settings import load_settings
+
+# Some of a batch is composed while some is written.
+batch._WRITTEN_AT_ONCE = 50
 
 reader.MESSAGES_AT_ONCE = 100
 intake.MOST_RECORDS = 200

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError, OperationFailure
+from pymongo.read_concern import ReadConcern
 
-from stripe_platform.features import projector
+from stripe_platform.features import batch, projector, writing
 from stripe_platform.features.columns import NEEDED
 from stripe_platform.features.connection import Documents
 from stripe_platform.features.encoding import RAW
@@ -445,6 +446,34 @@ def test_the_child_that_makes_a_document_too_large_is_the_one_that_is_refused(
 
     assert [change for change, _ in refused.value.refused] == [beyond]
     assert len(the_charge(documents)["refunds"]) == len(fitting)
+
+
+def test_a_batch_that_passes_a_failure_between_two_chunks_is_written_once_with_its_tiles(
+    documents: Documents, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "_WRITTEN_AT_ONCE", 2)
+    changes = [topics.write("charges", "c", rows.charge(number)) for number in range(10, 17)]
+    sent: list[int] = []
+
+    write_all = writing.write_all
+
+    def failing_once(*arguments: Any) -> list[writing.Write]:
+        sent.append(len(arguments[-1]))
+        if len(sent) == 3:
+            raise OperationFailure("of a test", 112, {"errorLabels": ["TransientTransactionError"]})
+        return write_all(*arguments)
+
+    monkeypatch.setattr(writing, "write_all", failing_once)
+    with documents.client.start_session() as session:
+        done = session.with_transaction(
+            lambda session: projector.project(session, documents, changes, TilesOfCharges(documents)),
+            read_concern=ReadConcern("snapshot"),
+        )
+
+    assert done.written["charges"] == len(changes) == documents["charges"].count_documents({})
+    (day,) = documents["merchant_features"].find()
+    assert day["payments"] == len(changes)
+    assert sum(sent) > len(changes)
 
 
 def test_a_failed_transaction_leaves_its_error_to_the_caller(documents: Documents, topics: Topics) -> None:

@@ -87,10 +87,11 @@ def test_each_collection_tells_its_own_documents_and_the_lag_of_its_own_topics(
     merchants = told[collection_key("merchants")]
     assert (merchants["lag"], merchants["documents_written"]) == (3, 2)
     assert merchants["offsets_to"] == {"merchants": {"0": 5}}
-    assert [told[collection_key(name)]["lag"] for name in ("charges", "card_features", "source_rows")] == [11, 11, 1]
+    # Of tables that stopped before they were read nobody knows the lag, and 0 would be the wrong one.
+    assert "lag" not in told[collection_key("charges")]
     assert told[collection_key("customers")]["documents_written"] == 0
     letters = told[collection_key("dead_letters")]
-    assert (letters["lag"], letters["documents_written"], letters["untriaged"]) == (14, 4, 1)
+    assert (letters["documents_written"], letters["untriaged"]) == (4, 1)
 
 
 def test_bounds_name_the_tables_that_are_drained_and_without_any_all_are(

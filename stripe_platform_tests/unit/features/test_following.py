@@ -2,21 +2,25 @@
 
 from datetime import timedelta
 
-from stripe_platform.features.following import BatchDone, until_quiet
+from stripe_platform.features.following import Silence
+
+QUIET = timedelta(seconds=5)
 
 
-def done(changes: int) -> BatchDone:
-    return BatchDone({"charges": changes} if changes else {}, stale=0, dead_letters=0, seconds=0.1, written={})
-
-
-def test_it_stays_until_no_change_has_come_for_so_long() -> None:
+def test_silence_lasts_from_the_last_change() -> None:
     now = 100.0
-    follow = until_quiet(timedelta(seconds=5), clock=lambda: now)
+    silence = Silence(clock=lambda: now)
     now = 104.9
-    assert not follow.until()
-    follow.told(done(changes=1))
+    assert not silence.has_lasted(QUIET)
+    silence.begin()
     now = 109.8
-    assert not follow.until()
-    follow.told(done(changes=0))
+    assert not silence.has_lasted(QUIET)
     now = 109.9
-    assert follow.until()
+    assert silence.has_lasted(QUIET)
+
+
+def test_without_a_length_no_silence_is_long_enough() -> None:
+    now = 0.0
+    silence = Silence(clock=lambda: now)
+    now = 1e9
+    assert not silence.has_lasted(None)

@@ -103,6 +103,13 @@ def test_a_batch_holds_changes_letters_and_the_offsets_after_them() -> None:
     assert batch.is_last
 
 
+def test_bounds_are_reached_though_more_comes_and_the_end_is_not() -> None:
+    reading = {topic_for("reviews"): source("reviews", bounds={0: 2}, partitions=1)}
+    first, second = batches([review(0)], [review(1), review(2)], of=reading)
+    assert (first.is_at_bounds, first.is_last) == (False, False)
+    assert (second.is_at_bounds, second.is_last) == (True, False)
+
+
 def test_markers_move_the_offsets_and_nothing_moves_nothing() -> None:
     marked, nothing = batches([end(0, 2, table="reviews")], [end(0, 2, table="reviews")])
     assert (marked.changes, marked.moved["reviews"].next) == ([], {0: 2})

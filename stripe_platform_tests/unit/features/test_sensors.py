@@ -45,8 +45,9 @@ def lags(monkeypatch: pytest.MonkeyPatch) -> dict[str, Lag]:
     return found
 
 
-def tick(instance: dg.DagsterInstance, settings: Settings) -> dg.RunRequest | dg.SkipReason:
-    answer = documents_lag(dg.build_sensor_context(instance, resources={"settings": settings}))
+def tick(instance: dg.DagsterInstance, settings: Settings, cursor: str | None = None) -> dg.RunRequest | dg.SkipReason:
+    """What the sensor answers; `cursor` is the version of the store that it saw before."""
+    answer = documents_lag(dg.build_sensor_context(instance, cursor=cursor, resources={"settings": settings}))
     assert isinstance(answer, dg.RunRequest | dg.SkipReason)
     return answer
 
@@ -86,6 +87,28 @@ def test_while_the_continuous_mode_keeps_up_it_says_why_it_skips(
     skip = tick(instance, settings)
     assert isinstance(skip, dg.SkipReason)
     assert skip.skip_message == "4,999 unread, the oldest for 2.9 s: a drain starts at 5,000 in one table or 3 s"
+
+
+def test_a_stream_that_is_behind_and_goes_on_is_left_alone_and_one_that_stands_still_is_not(
+    instance: dg.DagsterInstance, settings: Settings, lags: dict[str, Lag]
+) -> None:
+    lags["charges"] = Lag(50_000, 9.0)
+    skip = tick(instance, settings, cursor="0")
+    assert isinstance(skip, dg.SkipReason)
+    assert skip.skip_message == "another writer is at work on what is unread"
+    assert isinstance(tick(instance, settings, cursor="1"), dg.RunRequest)
+
+
+def test_a_table_that_stopped_and_has_nothing_unread_does_not_fail_the_run_that_others_need(
+    instance: dg.DagsterInstance, settings: Settings, lags: dict[str, Lag], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = Stored(1, {"refunds": TableOffsets("a", {0: 7}, {})}, {})
+    monkeypatch.setattr(sensors, "stored_offsets", lambda _: stored)
+    failed(instance, {"refunds": "ColumnsMissing"})
+    lags["charges"] = Lag(5_000, 9.0)
+    request = tick(instance, settings)
+    assert isinstance(request, dg.RunRequest)
+    assert request.run_config["ops"]["documents"]["config"]["bounds"].keys() == {"charges"}
 
 
 def test_a_drain_that_has_not_ended_is_not_doubled(
