@@ -37,8 +37,8 @@ class NothingToSearch(StripePlatformError):
 
     def __init__(self, documents: Documents) -> None:
         super().__init__(
-            f"MongoDB's database {documents.name!r} has no index to search: no documents have been made in it yet, or the "
-            "index is being built, which takes a minute a million charges; "
+            f"MongoDB's database {documents.name!r} has no index to search: no documents have been made in it yet, or "
+            "the index is being built; wait, or "
             "start `stripe-platform stream` (`make up` does), or materialize features/charges and features/merchants"
         )
 
