@@ -11,7 +11,7 @@ from stripe_platform.features import checks, dead_letters
 from stripe_platform.features.audit import audit
 from stripe_platform.features.connection import Documents
 from stripe_platform.features.payments import Entity
-from stripe_platform.features.sink import TilesOfCharges
+from stripe_platform.features.sink import TABLES, TilesOfCharges
 from stripe_platform.features.windows import DAY, slot_name
 from stripe_platform.settings import Settings
 from stripe_platform_tests.integration.features import rows
@@ -44,13 +44,17 @@ def verdict(check: Any, settings: Settings) -> Any:
 def test_lag_within_its_limits_passes_and_one_table_behind_fails_and_is_named(
     sound: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lags = {"charges": Lag(10, 1.0), "refunds": Lag(0, 0.0)}
+    lags = dict.fromkeys(TABLES, Lag(10, 1.0))
     monkeypatch.setattr(checks, "mongodb_lag", lambda *_: lags)
     assert verdict(checks.documents_keep_up, sound).passed
     lags["refunds"] = Lag(1, LONGEST_UNREAD.total_seconds() + 1)
     failed = verdict(checks.documents_keep_up, sound)
     assert not failed.passed
     assert failed.metadata["tables_behind"].value == ["refunds"]
+    # Left out of the lag: its topic is missing.
+    del lags["refunds"]
+    failed = verdict(checks.documents_keep_up, sound)
+    assert (failed.passed, failed.metadata["tables_without_topic"].value) == (False, ["refunds"])
 
 
 def test_a_dead_letter_fails_until_it_is_triaged(sound: Settings, documents: Documents) -> None:
