@@ -493,7 +493,8 @@ MERCHANT, OTHER_MERCHANT, CUSTOMER, METHOD = key(1), key(2), key(3), key(4)
 BEFORE_MIDNIGHT = datetime(2026, 1, 31, 23, 59, 59, 999999, tzinfo=UTC)
 AFTER_MIDNIGHT = datetime(2026, 2, 1, tzinfo=UTC)
 CHARGE, YEN_CHARGE, FAILED_CHARGE, LATE_CHARGE = key(11), key(12), key(13), key(14)
-REFUND, FAILED_REFUND, DISPUTE = key(21), key(22), key(23)
+REFUND, FAILED_REFUND, DISPUTE, PAYOUT = key(21), key(22), key(23), key(99)
+DISPUTE_CLOSED = AFTER_MIDNIGHT + timedelta(days=9)
 
 
 def charge(identity: str, amount: int, currency: str = "eur", **others: Any) -> dict[str, Any]:
@@ -546,20 +547,19 @@ def write_payments(lake: Lake) -> None:
         charge(LATE_CHARGE, 300, merchant_id=OTHER_MERCHANT, created=AFTER_MIDNIGHT),
         partition=1,
     )
-    lake.write("refunds", {"id": REFUND, "charge_id": CHARGE}, {"id": FAILED_REFUND, "charge_id": CHARGE})
-    lake.write("disputes", {"id": DISPUTE, "charge_id": CHARGE})
+    write_what_follows_charges(lake)
     refund: dict[str, Any] = {"source_type": "refund"}
     dispute: dict[str, Any] = {"source_type": "dispute", "source_id": DISPUTE}
     lake.write(
         "balance_transactions",
         movement(1, "charge", 10_000, 320),
         movement(2, "refund", -2_000, **refund, source_id=REFUND),
-        movement(3, "refund", -1_000, **refund, source_id=FAILED_REFUND),
+        movement(3, "refund", -1_000, **refund, source_id=FAILED_REFUND, payout_id=PAYOUT),
         movement(4, "refund_failure", 1_000, **refund, source_id=FAILED_REFUND),
         movement(5, "dispute", -5_000, 1_500, **dispute),
-        movement(6, "dispute_reversal", 5_000, **dispute),
+        movement(6, "dispute_reversal", 5_000, **dispute, payout_id=PAYOUT),
         movement(7, "fee", -50, source_type=None, source_id=None),
-        movement(8, "payout", -4_000, 25, source_type="payout", source_id=key(99)),
+        movement(8, "payout", -4_000, 25, source_type="payout", source_id=PAYOUT),
         partition=0,
     )
     lake.write(
@@ -577,6 +577,28 @@ def write_payments(lake: Lake) -> None:
         ),
         partition=3,
     )
+
+
+def write_what_follows_charges(lake: Lake) -> None:
+    of_charge = {"charge_id": CHARGE, "charge_created": BEFORE_MIDNIGHT}
+    authorized = {"type": "authorized", "network_status": "approved_by_network"}
+    declined = {"type": "issuer_declined", "network_status": "declined_by_network"}
+    lake.write("charge_outcomes", of_charge | authorized, of_charge | declined | {"charge_id": FAILED_CHARGE})
+    refund = of_charge | {"id": REFUND, "amount": 2_000, "currency": "eur", "status": "succeeded"}
+    refund |= {"created": AFTER_MIDNIGHT}
+    lake.write("refunds", refund, refund | {"id": FAILED_REFUND, "amount": 1_000, "status": "failed"})
+    dispute = {"id": DISPUTE, "amount": 5_000, "currency": "eur", "status": "won", "reason": "general"}
+    lake.write("disputes", of_charge | dispute | {"created": BEFORE_MIDNIGHT})
+    lake.write(
+        "dispute_balance_transactions",
+        {"dispute_id": DISPUTE, "kind": "withdrawn", "balance_transaction_id": key(105)},
+        {"dispute_id": DISPUTE, "kind": "reinstated", "balance_transaction_id": key(106)},
+    )
+    closed = {"type": "charge.dispute.closed", "object_id": DISPUTE, "created": DISPUTE_CLOSED}
+    lake.write("events", closed | {"id": key(1)})
+    payout = {"merchant_id": MERCHANT, "amount": 4_000, "currency": "eur", "status": "paid", "created": AFTER_MIDNIGHT}
+    how = {"method": "standard", "type": "bank_account", "reconciliation_status": "completed"}
+    lake.write("payouts", payout | how | {"id": PAYOUT})
 
 
 @pytest.fixture(scope="module")
@@ -609,6 +631,37 @@ def test_a_charge_carries_its_card_and_what_the_ledger_says_of_it_and_of_its_ref
         (YEN_CHARGE, 500, "jpy", "succeeded", 15, 485, "visa"),
         (FAILED_CHARGE, 700, "eur", "failed", 0, 0, "visa"),
         (LATE_CHARGE, 300, "eur", "succeeded", 39, 261, "visa"),
+    ]
+
+
+def test_refunds_disputes_and_payouts_carry_what_the_ledger_says_of_them(payments: Lake) -> None:
+    refunds = "select refund_id, merchant_id, amount, amount_refunded, net, day::varchar from marts.fact_refunds"
+    assert sorted(query_rows(payments.settings, refunds)) == [
+        (REFUND, MERCHANT, 2_000, 2_000, -2_000, "2026-02-01"),
+        (FAILED_REFUND, MERCHANT, 1_000, 0, 0, "2026-02-01"),
+    ]
+    disputes = (
+        "select merchant_id, amount_won, amount_lost, withdrawn, reinstated, fee, net, days_open "
+        "from marts.fact_disputes"
+    )
+    assert query_rows(payments.settings, disputes) == [(MERCHANT, 5_000, 0, 5_000, 5_000, 1_500, -1_500, 10)]
+    payouts = "select amount, fee, net, status, day::varchar from marts.fact_payouts"
+    assert query_rows(payments.settings, payouts) == [(4_000, 25, -4_025, "paid", "2026-02-01")]
+
+
+def test_a_payout_is_the_net_of_the_movements_that_it_paid_out(payments: Lake) -> None:
+    reconciled = "select payout_id, movements, net, difference, is_reconciled from marts.payout_reconciliation"
+    assert query_rows(payments.settings, reconciled) == [(PAYOUT, 2, 4_000, 0, True)]
+
+
+def test_authorization_is_counted_by_day_card_and_merchant(payments: Lake) -> None:
+    rates = (
+        "select day::varchar, merchant_id, card_brand, attempted, sent_to_network, authorized, succeeded, "
+        "round(payment_success_rate, 3), network_authorization_rate from marts.authorization_rates"
+    )
+    assert sorted(query_rows(payments.settings, rates)) == [
+        ("2026-01-31", MERCHANT, "visa", 3, 2, 1, 2, 0.667, 0.5),
+        ("2026-02-01", OTHER_MERCHANT, "visa", 1, 0, 0, 1, 1.0, None),
     ]
 
 

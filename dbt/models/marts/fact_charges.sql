@@ -14,6 +14,7 @@ select
     charges.merchant_id,
     charges.customer_id,
     charges.payment_method_id,
+    charges.payment_intent_id,
     charges.amount,
     charges.amount_captured,
     charges.amount_refunded,
@@ -28,6 +29,11 @@ select
     charges.disputed,
     charges.failure_code,
     charges.decline_code,
+    charges.three_d_secure_result,
+    outcomes.type as outcome_type,
+    outcomes.network_status,
+    outcomes.risk_level,
+    outcomes.risk_score,
     cards.brand as card_brand,
     cards.funding as card_funding,
     cards.issuer_country as card_country,
@@ -39,6 +45,8 @@ select
     charges.committed_at
 from {{ ref('stg_charges') }} as charges
 left join ledger on charges.charge_id = ledger.charge_id
+left join {{ ref('stg_charge_outcomes') }} as outcomes
+    on charges.charge_id = outcomes.charge_id and charges.created = outcomes.charge_created
 left join {{ ref('stg_payment_methods') }} as payment_methods
     on charges.payment_method_id = payment_methods.payment_method_id
 left join {{ ref('stg_card_fingerprints') }} as cards

@@ -30,6 +30,7 @@ select
     transactions.status,
     transactions.source_type,
     transactions.source_id,
+    transactions.payout_id,
     transactions.created,
     cast(transactions.created at time zone 'UTC' as date) as day,
     transactions.available_on,

@@ -1,0 +1,81 @@
+-- An inquiry (its status begins with warning) takes no money: closed, it is neither won nor lost.
+with ledger as (
+    select
+        links.dispute_id,
+        sum(case when links.kind = 'withdrawn' then -transactions.amount else 0 end) as withdrawn,
+        sum(case when links.kind = 'reinstated' then transactions.amount else 0 end) as reinstated,
+        max(case when links.kind = 'reinstated' then transactions.created end) as reinstated_at,
+        sum(transactions.fee) as fee,
+        sum(transactions.net) as net,
+        min(transactions.currency) as settlement_currency
+    from {{ ref('stg_dispute_balance_transactions') }} as links
+    inner join {{ ref('fact_transactions') }} as transactions
+        on links.balance_transaction_id = transactions.transaction_id
+    group by links.dispute_id
+),
+
+-- After an appeal a dispute is closed once more.
+closings as (
+    select
+        object_id as dispute_id,
+        max(created) as closed_at
+    from {{ ref('stg_events') }}
+    where type = 'charge.dispute.closed'
+    group by object_id
+),
+
+judged as (
+    select
+        *,
+        status in ('won', 'lost', 'warning_closed', 'prevented') as is_closed,
+        status in ('warning_needs_response', 'warning_under_review', 'warning_closed') as is_inquiry
+    from {{ ref('stg_disputes') }}
+),
+
+disputes as (
+    select
+        judged.*,
+        case when judged.is_closed then coalesce(closings.closed_at, ledger.reinstated_at) end as closed_at,
+        ledger.withdrawn,
+        ledger.reinstated,
+        ledger.fee,
+        ledger.net,
+        ledger.settlement_currency
+    from judged
+    left join ledger on judged.dispute_id = ledger.dispute_id
+    left join closings on judged.dispute_id = closings.dispute_id
+)
+
+select
+    disputes.dispute_id,
+    disputes.charge_id,
+    charges.merchant_id,
+    disputes.amount,
+    cast(case when disputes.status = 'won' then disputes.amount else 0 end as bigint) as amount_won,
+    cast(case when disputes.status = 'lost' then disputes.amount else 0 end as bigint) as amount_lost,
+    disputes.currency,
+    cast(coalesce(disputes.withdrawn, 0) as bigint) as withdrawn,
+    cast(coalesce(disputes.reinstated, 0) as bigint) as reinstated,
+    cast(coalesce(disputes.fee, 0) as bigint) as fee,
+    cast(coalesce(disputes.net, 0) as bigint) as net,
+    disputes.settlement_currency,
+    disputes.status,
+    disputes.reason,
+    disputes.network_reason_code,
+    disputes.is_inquiry,
+    disputes.is_closed,
+    disputes.evidence_due_by,
+    disputes.evidence_submitted_at,
+    disputes.livemode,
+    disputes.created,
+    {{ utc_day('disputes.created') }} as day,
+    disputes.closed_at,
+    cast(
+        case
+            when disputes.is_closed then {{ utc_day('disputes.closed_at') }}
+            else {{ utc_day(cut_made_at()) }}
+        end - {{ utc_day('disputes.created') }} as integer
+    ) as days_open,
+    disputes.committed_at
+from disputes
+left join {{ ref('stg_charges') }} as charges on disputes.charge_id = charges.charge_id

@@ -1,0 +1,56 @@
+-- A payout's own movements, out of the balance and back into it, are none of those that it pays out. The money of an
+-- earlier payout that failed is one: its movement names the earlier payout as source and the later one as payout.
+with movements as (
+    select
+        transactions.payout_id,
+        transactions.amount,
+        transactions.fee,
+        transactions.net,
+        transactions.merchant_id <> payouts.merchant_id or transactions.currency <> payouts.currency as is_foreign
+    from {{ ref('fact_transactions') }} as transactions
+    inner join {{ ref('fact_payouts') }} as payouts on transactions.payout_id = payouts.payout_id
+    where transactions.source_id is distinct from transactions.payout_id
+),
+
+paid_out as (
+    select
+        payout_id,
+        count(*) as movements,
+        sum(case when is_foreign then 1 else 0 end) as foreign_movements,
+        sum(case when is_foreign then 0 else amount end) as gross,
+        sum(case when is_foreign then 0 else fee end) as fees,
+        sum(case when is_foreign then 0 else net end) as net
+    from movements
+    group by payout_id
+),
+
+reckoned as (
+    select
+        payouts.*,
+        cast(coalesce(paid_out.movements, 0) as bigint) as movements,
+        cast(coalesce(paid_out.foreign_movements, 0) as bigint) as foreign_movements,
+        cast(coalesce(paid_out.gross, 0) as bigint) as gross,
+        cast(coalesce(paid_out.fees, 0) as bigint) as fees,
+        cast(coalesce(paid_out.net, 0) as bigint) as paid_out_net
+    from {{ ref('fact_payouts') }} as payouts
+    left join paid_out on payouts.payout_id = paid_out.payout_id
+)
+
+select
+    payout_id,
+    merchant_id,
+    currency,
+    status,
+    reconciliation_status,
+    amount,
+    movements,
+    foreign_movements,
+    gross,
+    fees,
+    paid_out_net as net,
+    amount - paid_out_net as difference,
+    amount = paid_out_net and foreign_movements = 0 as is_reconciled,
+    arrival_date,
+    day,
+    committed_at
+from reckoned
