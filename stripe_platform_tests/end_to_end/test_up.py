@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,12 @@ from stripe_platform.cdc.offsets import last_stable_offsets
 from stripe_platform.features.connection import connect as connect_documents
 from stripe_platform.local.environment import environment
 from stripe_platform.local.stack import server_states
+from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.settings import PROJECT_ROOT, Settings
 from stripe_platform.status import urls
+from stripe_platform.warehouse.query import query_rows
+from stripe_platform_tests.end_to_end.sums_of_postgres import SAME_SUMS, SameSums
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +62,17 @@ def test_status_gives_scripts_the_same_rows_in_every_stage(stack_up: Any) -> Non
         assert stage["oltp_rows"] == stage["raw_rows"] == stage["staging_rows"], stage["table"]
         assert stage["lag_messages"] == 0
     assert sum(row["gross"] for row in status["revenue"]) > 0
+
+
+@pytest.mark.parametrize("same", SAME_SUMS, ids=lambda same: same.what)
+def test_the_marts_hold_the_sums_of_postgres(stack_up: Any, same: SameSums) -> None:
+    # The settings were made before `up` made the secrets.
+    known = stack_up.settings.model_dump(exclude_unset=True)
+    with connect(Settings(_secrets_dir=stack_up.settings.home / "secrets", **known)) as postgres:
+        expected = Counter(postgres.execute(same.oltp.encode()).fetchall())
+    found = Counter(query_rows(stack_up.settings, same.mart))
+    assert expected
+    assert (found - expected, expected - found) == (Counter(), Counter())
 
 
 def test_a_second_up_changes_nothing(stack_up: Any) -> None:

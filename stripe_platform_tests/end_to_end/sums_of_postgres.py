@@ -1,0 +1,126 @@
+"""What the marts and PostgreSQL must both say of the payments, each reckoned in its own way."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SameSums:
+    """Two queries that give the same rows: one of the published marts, one of PostgreSQL."""
+
+    what: str
+    mart: str
+    oltp: str
+
+
+SAME_SUMS = (
+    SameSums(
+        "refunds",
+        "select currency, status, count(*), sum(amount)::bigint, sum(net)::bigint from marts.fact_refunds group by all",
+        """
+        SELECT refund.currency, refund.status, count(*), sum(refund.amount)::bigint, coalesce(sum(moved.net), 0)::bigint
+        FROM refunds AS refund
+        LEFT JOIN (
+            SELECT source_id, sum(net) AS net FROM balance_transactions WHERE source_type = 'refund' GROUP BY 1
+        ) AS moved ON moved.source_id = refund.id
+        GROUP BY 1, 2
+        """,
+    ),
+    SameSums(
+        "disputes",
+        """
+        select status, count(*), sum(amount)::bigint, sum(amount_won + amount_lost)::bigint, sum(net)::bigint,
+            sum(case when is_closed then days_open end)::bigint
+        from marts.fact_disputes group by all
+        """,
+        """
+        SELECT dispute.status, count(*), sum(dispute.amount)::bigint,
+            coalesce(sum(dispute.amount) FILTER (WHERE dispute.status IN ('won', 'lost')), 0)::bigint,
+            coalesce(sum(moved.net), 0)::bigint,
+            sum((closed.at AT TIME ZONE 'UTC')::date - (dispute.created AT TIME ZONE 'UTC')::date)
+        FROM disputes AS dispute
+        LEFT JOIN (
+            SELECT source_id, sum(net) AS net FROM balance_transactions WHERE source_type = 'dispute' GROUP BY 1
+        ) AS moved ON moved.source_id = dispute.id
+        LEFT JOIN (
+            SELECT object_id, max(created) AS at FROM events WHERE type = 'charge.dispute.closed' GROUP BY 1
+        ) AS closed ON closed.object_id = dispute.id
+        GROUP BY 1
+        """,
+    ),
+    SameSums(
+        "payouts",
+        "select currency, status, count(*), sum(amount)::bigint, sum(net)::bigint from marts.fact_payouts group by all",
+        """
+        SELECT payout.currency, payout.status, count(*), sum(payout.amount)::bigint, sum(moved.net)::bigint
+        FROM payouts AS payout
+        LEFT JOIN (
+            SELECT source_id, sum(net) AS net FROM balance_transactions WHERE source_type = 'payout' GROUP BY 1
+        ) AS moved ON moved.source_id = payout.id
+        GROUP BY 1, 2
+        """,
+    ),
+    SameSums(
+        "what each payout paid out",
+        "select payout_id, movements, net, is_reconciled from marts.payout_reconciliation",
+        """
+        SELECT payout.id::text, count(*), sum(movement.net)::bigint, sum(movement.net) = payout.amount
+        FROM payouts AS payout
+        INNER JOIN balance_transactions AS movement
+            ON movement.payout_id = payout.id AND movement.source_id IS DISTINCT FROM payout.id
+        GROUP BY payout.id
+        """,
+    ),
+    SameSums(
+        "attempts",
+        """
+        select day::varchar, card_brand, card_country, merchant_id, attempted, sent_to_network, authorized, blocked,
+            succeeded, payment_success_rate
+        from marts.authorization_rates
+        """,
+        """
+        SELECT (charge.created AT TIME ZONE 'UTC')::date::text, card.brand, card.issuer_country,
+            charge.merchant_id::text, count(*),
+            count(*) FILTER (WHERE outcome.network_status <> 'not_sent_to_network'),
+            count(*) FILTER (WHERE outcome.network_status IN ('approved_by_network', 'reversed_after_approval')),
+            count(*) FILTER (WHERE outcome.type = 'blocked'),
+            count(*) FILTER (WHERE charge.paid),
+            count(*) FILTER (WHERE charge.paid) / count(*)::double precision
+        FROM charges AS charge
+        LEFT JOIN charge_outcomes AS outcome
+            ON outcome.charge_id = charge.id AND outcome.charge_created = charge.created
+        LEFT JOIN payment_methods AS method ON method.id = charge.payment_method_id
+        LEFT JOIN card_fingerprints AS card ON card.fingerprint = method.card_fingerprint
+        GROUP BY 1, 2, 3, 4
+        """,
+    ),
+    SameSums(
+        "payments of one or more attempts",
+        """
+        select sum(payments)::bigint, sum(payments_sent_to_network)::bigint, sum(payments_authorized)::bigint,
+            sum(payments_succeeded)::bigint
+        from marts.authorization_rates
+        """,
+        """
+        SELECT count(DISTINCT payment.id),
+            count(DISTINCT payment.id) FILTER (WHERE network_status <> 'not_sent_to_network'),
+            count(DISTINCT payment.id) FILTER (
+                WHERE network_status IN ('approved_by_network', 'reversed_after_approval')
+            ),
+            count(DISTINCT payment.id) FILTER (WHERE paid)
+        FROM charges AS charge
+        CROSS JOIN LATERAL (SELECT coalesce(charge.payment_intent_id, charge.id) AS id) AS payment
+        LEFT JOIN charge_outcomes AS outcome
+            ON outcome.charge_id = charge.id AND outcome.charge_created = charge.created
+        """,
+    ),
+    SameSums(
+        "currencies",
+        "select code, minor_units from marts.dim_currency",
+        "SELECT code, (10 ^ exponent)::int FROM currencies",
+    ),
+    SameSums(
+        "countries",
+        "select iso2, name, region from marts.dim_country",
+        "SELECT iso2, name, region FROM countries",
+    ),
+)
