@@ -39,14 +39,4 @@ mart as (
     from {{ ref('authorization_rates') }}
 )
 
-(
-    select * from charges
-    except
-    select * from mart
-)
-union all
-(
-    select * from mart
-    except
-    select * from charges
-)
+{{ rows_that_differ('charges', 'mart') }}

@@ -20,14 +20,4 @@ mart as (
     group by settlement_currency
 )
 
-(
-    select * from ledger
-    except
-    select * from mart
-)
-union all
-(
-    select * from mart
-    except
-    select * from ledger
-)
+{{ rows_that_differ('ledger', 'mart') }}

@@ -19,14 +19,4 @@ mart as (
     group by day, currency
 )
 
-(
-    select * from ledger
-    except
-    select * from mart
-)
-union all
-(
-    select * from mart
-    except
-    select * from ledger
-)
+{{ rows_that_differ('ledger', 'mart') }}

@@ -1,33 +1,11 @@
 {{ config(meta={'dagster': {'ref': {'name': 'fact_payouts'}}}) }}
 -- Every payout of staging is in the fact once: a lost or doubled row shows as a count or a sum per currency.
 with staging as (
-    select
-        currency,
-        status,
-        count(*) as payouts,
-        sum(amount) as amount
-    from {{ ref('stg_payouts') }}
-    group by currency, status
+    {{ sums_by(ref('stg_payouts'), ['currency', 'status'], ['amount']) }}
 ),
 
 mart as (
-    select
-        currency,
-        status,
-        count(*) as payouts,
-        sum(amount) as amount
-    from {{ ref('fact_payouts') }}
-    group by currency, status
+    {{ sums_by(ref('fact_payouts'), ['currency', 'status'], ['amount']) }}
 )
 
-(
-    select * from staging
-    except
-    select * from mart
-)
-union all
-(
-    select * from mart
-    except
-    select * from staging
-)
+{{ rows_that_differ('staging', 'mart') }}

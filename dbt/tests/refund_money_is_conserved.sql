@@ -1,33 +1,11 @@
 {{ config(meta={'dagster': {'ref': {'name': 'fact_refunds'}}}) }}
 -- Every refund of staging is in the fact once: a lost or doubled row shows as a count or a sum per currency.
 with staging as (
-    select
-        currency,
-        status,
-        count(*) as refunds,
-        sum(amount) as amount
-    from {{ ref('stg_refunds') }}
-    group by currency, status
+    {{ sums_by(ref('stg_refunds'), ['currency', 'status'], ['amount']) }}
 ),
 
 mart as (
-    select
-        currency,
-        status,
-        count(*) as refunds,
-        sum(amount) as amount
-    from {{ ref('fact_refunds') }}
-    group by currency, status
+    {{ sums_by(ref('fact_refunds'), ['currency', 'status'], ['amount']) }}
 )
 
-(
-    select * from staging
-    except
-    select * from mart
-)
-union all
-(
-    select * from mart
-    except
-    select * from staging
-)
+{{ rows_that_differ('staging', 'mart') }}
