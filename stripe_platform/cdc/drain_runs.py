@@ -23,27 +23,28 @@ def tag_stopped(context: dg.AssetExecutionContext, stopped: TablesStopped) -> No
     context.instance.add_run_tags(context.run.run_id, {STOPPED_TAG: json.dumps(errors)})
 
 
+def failed_drains(instance: dg.DagsterInstance, *, job: str, op: str) -> list[FailedDrain]:
+    """The job's drains that failed lately; `op` is the job's, whose configuration holds the bounds."""
+    since = datetime.now(UTC) - REMEMBERED
+    filters = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
+    return [_failed_drain(record, op) for record in instance.get_run_records(filters)]
+
+
 def paused_tables(
-    instance: dg.DagsterInstance,
-    *,
-    job: str,
-    op: str,
-    tables: Iterable[str],
-    next_offsets: Callable[[str], Mapping[int, int]],
+    failed: Iterable[FailedDrain], tables: Iterable[str], next_offsets: Callable[[str], Mapping[int, int]]
 ) -> dict[str, Pause]:
     """The tables that are left alone for now, so that the others are drained and no run fails every few seconds.
 
-    `op` is the job's, whose configuration holds the bounds; `next_offsets` tells how far the sink is in a table now.
+    `next_offsets` tells how far the sink is in a table now.
     """
-    now = datetime.now(UTC)
-    failed = _failed_drains(instance, job, op)
-    pauses = {table: pause_of(table, failed, next_offsets) for table in tables}
+    now, drains = datetime.now(UTC), list(failed)
+    pauses = {table: pause_of(table, drains, next_offsets) for table in tables}
     return {table: pause for table, pause in pauses.items() if pause and pause.until > now}
 
 
-def lately_stopped(instance: dg.DagsterInstance, *, job: str, op: str) -> frozenset[str]:
+def lately_stopped(failed: Iterable[FailedDrain]) -> frozenset[str]:
     """The tables that failed drains name: what nobody needs of them is better not asked for."""
-    return frozenset(table for drain in _failed_drains(instance, job, op) for table in drain.stopped)
+    return frozenset(table for drain in failed for table in drain.stopped)
 
 
 def waiting(paused: Mapping[str, Pause]) -> str:
@@ -51,12 +52,6 @@ def waiting(paused: Mapping[str, Pause]) -> str:
     return "after failed drains the next try is made: " + "; ".join(
         f"{table} at {pause.until:%H:%M:%S} UTC ({pause.reason})" for table, pause in paused.items()
     )
-
-
-def _failed_drains(instance: dg.DagsterInstance, job: str, op: str) -> list[FailedDrain]:
-    since = datetime.now(UTC) - REMEMBERED
-    filters = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
-    return [_failed_drain(record, op) for record in instance.get_run_records(filters)]
 
 
 def _failed_drain(record: dg.RunRecord, op: str) -> FailedDrain:

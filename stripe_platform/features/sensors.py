@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from stripe_platform.cdc.drain_requests import Threshold, as_text, run_key
-from stripe_platform.cdc.drain_runs import lately_stopped, paused_tables, waiting
+from stripe_platform.cdc.drain_runs import failed_drains, lately_stopped, paused_tables, waiting
 from stripe_platform.cdc.lag import Lag
 from stripe_platform.cdc.offsets import last_stable_offsets
 from stripe_platform.errors import StripePlatformError
@@ -55,16 +55,11 @@ def _asked(
     if seen and seen != str(stored.version):
         # However far behind it is, a second writer would only take turns with it.
         return dg.SkipReason("another writer is at work on what is unread")
-    paused = paused_tables(
-        context.instance,
-        job=oltp_to_mongodb.name,
-        op=DRAIN_OP,
-        tables=lags,
-        next_offsets=lambda table: stored.next_offsets([table])[table],
-    )
+    failed = failed_drains(context.instance, job=oltp_to_mongodb.name, op=DRAIN_OP)
+    paused = paused_tables(failed, lags, lambda table: stored.next_offsets([table])[table])
     if paused.keys() >= set(due):
         return dg.SkipReason(waiting(paused))
-    left_out = paused.keys() | (lately_stopped(context.instance, job=oltp_to_mongodb.name, op=DRAIN_OP) - set(due))
+    left_out = paused.keys() | (lately_stopped(failed) - set(due))
     # With those that are not due: what belongs to a document comes into it at once.
     bounds = last_stable_offsets(settings, [table for table in lags if table not in left_out])
     config = {"bounds": as_text(bounds), "quiet_seconds": QUIET_SECONDS}

@@ -6,7 +6,7 @@ from functools import partial
 import dagster as dg
 
 from stripe_platform.cdc.drain_requests import Threshold, as_text, run_key
-from stripe_platform.cdc.drain_runs import paused_tables, waiting
+from stripe_platform.cdc.drain_runs import failed_drains, paused_tables, waiting
 from stripe_platform.cdc.offsets import last_stable_offsets
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.jobs import UNFINISHED
@@ -42,13 +42,8 @@ def raw_lag(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Sett
         due = [table for table, behind in lags.items() if DUE.is_passed(behind)]
         if not due:
             return dg.SkipReason(DUE.why_not(lags))
-        paused = paused_tables(
-            context.instance,
-            job=drain_raw.name,
-            op=DRAIN_OP,
-            tables=due,
-            next_offsets=partial(next_offsets, settings),
-        )
+        failed = failed_drains(context.instance, job=drain_raw.name, op=DRAIN_OP)
+        paused = paused_tables(failed, due, partial(next_offsets, settings))
         ready = [table for table in due if table not in paused]
         if not ready:
             return dg.SkipReason(waiting(paused))
