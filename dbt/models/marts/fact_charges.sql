@@ -1,16 +1,30 @@
-with ledger as (
+{{ rebuilt_by_key('charge_id') }}
+with touched as (
+    {% call touched(ref('stg_charges'), 'charge_id') %}
+    {{ changed('charges', 'id as charge_id') }}
+    union all
+    {{ changed('charge_outcomes', 'charge_id') }}
+    union all
+    select charge_id from {{ ref('stg_charges') }}
+    where payment_method_id in ({{ payment_methods_changed() }})
+    union all
+    {{ charges_of_ledger_changed() }}
+    {% endcall %}
+),
+
+ledger as (
     select
-        charge_id,
-        sum(fee) as fee,
-        sum(net) as net,
-        any_value(currency) as settlement_currency
-    from {{ ref('fact_transactions') }}
-    where charge_id is not null
-    group by charge_id
+        transactions.charge_id,
+        sum(transactions.fee) as fee,
+        sum(transactions.net) as net,
+        min(transactions.currency) as settlement_currency
+    from {{ ref('fact_transactions') }} as transactions
+    inner join touched on transactions.charge_id = touched.charge_id
+    group by transactions.charge_id
 )
 
 select
-    charges.charge_id,
+    touched.charge_id,
     charges.merchant_id,
     charges.customer_id,
     charges.payment_method_id,
@@ -41,9 +55,10 @@ select
     charges.shipping_country,
     charges.livemode,
     charges.created,
-    cast(charges.created at time zone 'UTC' as date) as day,
+    {{ utc_day('charges.created') }} as day,
     charges.committed_at
-from {{ ref('stg_charges') }} as charges
+from touched
+left join {{ ref('stg_charges') }} as charges on touched.charge_id = charges.charge_id
 left join ledger on charges.charge_id = ledger.charge_id
 left join {{ ref('stg_charge_outcomes') }} as outcomes
     on charges.charge_id = outcomes.charge_id and charges.created = outcomes.charge_created

@@ -1,16 +1,26 @@
+{{ rebuilt_by_key('payout_id') }}
 -- A payout that failed has two ledger rows that come to nothing: it left the balance and came back.
-with ledger as (
+with touched as (
+    {% call touched(ref('stg_payouts'), 'payout_id') %}
+    {{ changed('payouts', 'id as payout_id') }}
+    union all
+    {{ ever_named('balance_transactions', 'source_id', only="source_type = 'payout'") }}
+    {% endcall %}
+),
+
+ledger as (
     select
-        source_id as payout_id,
-        sum(fee) as fee,
-        sum(net) as net
-    from {{ ref('fact_transactions') }}
-    where source_type = 'payout'
-    group by source_id
+        transactions.source_id as payout_id,
+        sum(transactions.fee) as fee,
+        sum(transactions.net) as net
+    from {{ ref('fact_transactions') }} as transactions
+    inner join touched on transactions.source_id = touched.payout_id
+    where transactions.source_type = 'payout'
+    group by transactions.source_id
 )
 
 select
-    payouts.payout_id,
+    touched.payout_id,
     payouts.merchant_id,
     payouts.amount,
     payouts.currency,
@@ -27,5 +37,6 @@ select
     payouts.created,
     {{ utc_day('payouts.created') }} as day,
     payouts.committed_at
-from {{ ref('stg_payouts') }} as payouts
+from touched
+left join {{ ref('stg_payouts') }} as payouts on touched.payout_id = payouts.payout_id
 left join ledger on payouts.payout_id = ledger.payout_id

@@ -1,5 +1,18 @@
+{{ rebuilt_by_key('transaction_id') }}
 -- A refund or dispute leads to its charge; other movements (payouts, fees) belong to none.
-with charge_of_source as (
+with touched as (
+    {% call touched(ref('stg_transactions'), 'transaction_id') %}
+    {{ changed('balance_transactions', 'id as transaction_id') }}
+    union all
+    select transaction_id from {{ ref('stg_transactions') }}
+    where source_type = 'refund' and source_id in ({{ changed('refunds', 'id') }})
+    union all
+    select transaction_id from {{ ref('stg_transactions') }}
+    where source_type = 'dispute' and source_id in ({{ changed('disputes', 'id') }})
+    {% endcall %}
+),
+
+charge_of_source as (
     select
         'refund' as source_type,
         refund_id as source_id,
@@ -14,7 +27,7 @@ with charge_of_source as (
 )
 
 select
-    transactions.transaction_id,
+    touched.transaction_id,
     transactions.merchant_id,
     case
         when transactions.source_type = 'charge' then transactions.source_id
@@ -32,10 +45,11 @@ select
     transactions.source_id,
     transactions.payout_id,
     transactions.created,
-    cast(transactions.created at time zone 'UTC' as date) as day,
+    {{ utc_day('transactions.created') }} as day,
     transactions.available_on,
     transactions.committed_at
-from {{ ref('stg_transactions') }} as transactions
+from touched
+left join {{ ref('stg_transactions') }} as transactions on touched.transaction_id = transactions.transaction_id
 left join charge_of_source
     on
         transactions.source_type = charge_of_source.source_type
