@@ -54,6 +54,21 @@ from {{ source('raw', table) }}
 where {{ only }} and {{ key }} in ({{ changed(table, key) }})
 {%- endmacro %}
 
+{#- Keys of rows that have a `currency` and a `created` whose rate may be another one now. -#}
+{% macro of_rates_changed(relation, key) -%}
+select amounts.{{ key }}
+from {{ relation }} as amounts
+inner join (
+    select
+        currency,
+        min(day) as day
+    from ({{ changed('exchange_rates', 'currency, day') }}) as rates
+    group by currency
+) as rates on amounts.currency = rates.currency and {{ utc_day('amounts.created') }} >= rates.day
+union all
+select {{ key }} from {{ relation }} where currency in ({{ changed('currencies', 'code') }})
+{%- endmacro %}
+
 {#- The build that this mart has taken in; `record_build` writes it. -#}
 {% macro built_up_to() -%}
 {%- if execute -%}

@@ -16,9 +16,11 @@ from stripe_platform_tests.integration.test_warehouse import EPOCH, Lake, build,
 
 # So many that a change touches few of them, and so few that what is deleted comes again and what is named is there.
 KEYS = range(1, 301)
+# An object has some ledger rows, as most have in truth.
+LEDGER_KEYS = range(1, 1501)
 # What hangs together by more than one step changes most.
-OFTEN = ("charges", "refunds", "disputes", "balance_transactions", "payment_methods", "events")
-WEIGHTS = [6 if table.name in OFTEN else 1 for table in CAPTURED_TABLES]
+OFTEN = {"balance_transactions": 24} | dict.fromkeys(("charges", "refunds", "disputes", "payment_methods"), 6)
+WEIGHTS = [OFTEN.get(table.name, 1) for table in CAPTURED_TABLES]
 BRANDS = ("visa", "mastercard", "amex")
 CURRENCIES = ("eur", "usd", "jpy")
 VALUES: dict[str, tuple[Any, ...]] = {
@@ -50,8 +52,8 @@ CODES = {"currencies": CURRENCIES, "countries": ("FR", "DE", "US")}
 
 
 def created_of(number: int) -> Any:
-    """An object's creation never changes; there are five of a kind a day, over two months."""
-    return EPOCH + timedelta(hours=5 * (number - 150))
+    """An object's creation never changes; there are five a day, over two months."""
+    return EPOCH + timedelta(hours=5 * (number % 300 - 150))
 
 
 class World:
@@ -73,7 +75,7 @@ class World:
             self.lake.write(table, *of_partition, partition=partition)
 
     def _step(self, table: CapturedTable) -> tuple[str, int, dict[str, Any]]:
-        number = self.chance.choice(KEYS)
+        number = self.chance.choice(LEDGER_KEYS if table.name == "balance_transactions" else KEYS)
         if self.streamed and self.chance.random() < 0.1:
             table, number, change = self.chance.choice(self.streamed)
         elif self.chance.random() < 0.0002:

@@ -3,31 +3,34 @@
 with touched as (
     {% call touched(ref('fact_transactions'), 'day', only='reporting_category in ' ~ revenue_categories()) %}
     {{ ever_named('balance_transactions', utc_day('created') ~ ' as day') }}
+    union all
+    {{ of_rates_changed(ref('fact_transactions'), 'day') }}
     {% endcall %}
+),
+
+revenue as (
+    select transactions.*
+    from {{ ref('fact_transactions') }} as transactions
+    inner join touched on transactions.day = touched.day
+    where transactions.reporting_category in {{ revenue_categories() }}
 ),
 
 daily as (
     select
-        transactions.day,
-        transactions.merchant_id,
-        transactions.currency,
-        sum(case when transactions.reporting_category = 'charge' then transactions.amount else 0 end) as gross,
-        -sum(
-            case
-                when transactions.reporting_category in ('refund', 'refund_failure') then transactions.amount else 0
-            end
-        ) as refunds,
-        -sum(
-            case
-                when transactions.reporting_category in ('dispute', 'dispute_reversal') then transactions.amount else 0
-            end
-        ) as disputes,
-        sum(transactions.fee)
-        - sum(case when transactions.reporting_category = 'fee' then transactions.amount else 0 end) as fees
-    from {{ ref('fact_transactions') }} as transactions
-    inner join touched on transactions.day = touched.day
-    where transactions.reporting_category in {{ revenue_categories() }}
-    group by transactions.day, transactions.merchant_id, transactions.currency
+        day,
+        merchant_id,
+        currency,
+        count(*) = count(amount_reporting) as is_converted,
+        {{ sum_in('amount', ['charge']) }} as gross,
+        -{{ sum_in('amount', ['refund', 'refund_failure']) }} as refunds,
+        -{{ sum_in('amount', ['dispute', 'dispute_reversal']) }} as disputes,
+        sum(fee) - {{ sum_in('amount', ['fee']) }} as fees,
+        {{ sum_in('amount_reporting', ['charge']) }} as gross_reporting,
+        -{{ sum_in('amount_reporting', ['refund', 'refund_failure']) }} as refunds_reporting,
+        -{{ sum_in('amount_reporting', ['dispute', 'dispute_reversal']) }} as disputes_reporting,
+        sum(fee_reporting) - {{ sum_in('amount_reporting', ['fee']) }} as fees_reporting
+    from revenue
+    group by day, merchant_id, currency
 )
 
 select
@@ -38,6 +41,17 @@ select
     cast(daily.refunds as bigint) as refunds,
     cast(daily.disputes as bigint) as disputes,
     cast(daily.fees as bigint) as fees,
-    cast(daily.gross - daily.refunds - daily.disputes - daily.fees as bigint) as net
+    cast(daily.gross - daily.refunds - daily.disputes - daily.fees as bigint) as net,
+    cast(case when daily.is_converted then daily.gross_reporting end as bigint) as gross_reporting,
+    cast(case when daily.is_converted then daily.refunds_reporting end as bigint) as refunds_reporting,
+    cast(case when daily.is_converted then daily.disputes_reporting end as bigint) as disputes_reporting,
+    cast(case when daily.is_converted then daily.fees_reporting end as bigint) as fees_reporting,
+    cast(
+        case
+            when daily.is_converted
+                then
+                    daily.gross_reporting - daily.refunds_reporting - daily.disputes_reporting - daily.fees_reporting
+        end as bigint
+    ) as net_reporting
 from touched
 left join daily on touched.day = daily.day

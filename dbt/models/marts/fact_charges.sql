@@ -9,7 +9,23 @@ with touched as (
     where payment_method_id in ({{ payment_methods_changed() }})
     union all
     {{ charges_of_ledger_changed() }}
+    union all
+    {{ of_rates_changed(ref('stg_charges'), 'charge_id') }}
+    union all
+    {{ of_rates_changed(ref('fact_transactions'), 'charge_id') }}
     {% endcall %}
+),
+
+charges as (
+    select
+        attempts.*,
+        {{ utc_day('attempts.created') }} as day
+    from {{ ref('stg_charges') }} as attempts
+    inner join touched on attempts.charge_id = touched.charge_id
+),
+
+rates as (
+    {{ rates_by_day('charges') }}
 ),
 
 ledger as (
@@ -17,6 +33,8 @@ ledger as (
         transactions.charge_id,
         sum(transactions.fee) as fee,
         sum(transactions.net) as net,
+        {{ sum_of_all('transactions.fee_reporting') }} as fee_reporting,
+        {{ sum_of_all('transactions.net_reporting') }} as net_reporting,
         min(transactions.currency) as settlement_currency
     from {{ ref('fact_transactions') }} as transactions
     inner join touched on transactions.charge_id = touched.charge_id
@@ -36,6 +54,9 @@ select
     cast(coalesce(ledger.fee, 0) as bigint) as fee,
     cast(coalesce(ledger.net, 0) as bigint) as net,
     ledger.settlement_currency,
+    {{ in_reporting_currency('charges.amount_captured', 'rates.rate', 'rates.exponent') }} as amount_captured_reporting,
+    cast(case when ledger.charge_id is null then 0 else ledger.fee_reporting end as bigint) as fee_reporting,
+    cast(case when ledger.charge_id is null then 0 else ledger.net_reporting end as bigint) as net_reporting,
     charges.status,
     charges.paid,
     charges.captured,
@@ -55,10 +76,11 @@ select
     charges.shipping_country,
     charges.livemode,
     charges.created,
-    {{ utc_day('charges.created') }} as day,
+    charges.day,
     charges.committed_at
 from touched
-left join {{ ref('stg_charges') }} as charges on touched.charge_id = charges.charge_id
+left join charges on touched.charge_id = charges.charge_id
+left join rates on charges.day = rates.day and charges.currency = rates.currency
 left join ledger on charges.charge_id = ledger.charge_id
 left join {{ ref('stg_charge_outcomes') }} as outcomes
     on charges.charge_id = outcomes.charge_id and charges.created = outcomes.charge_created

@@ -17,6 +17,8 @@ with touched as (
     -- They are a day longer open with each day.
     select dispute_id from {{ ref('stg_disputes') }}
     where not {{ is_closed('status') }}
+    union all
+    {{ of_rates_changed(ref('stg_disputes'), 'dispute_id') }}
     {% endcall %}
 ),
 
@@ -49,10 +51,16 @@ closings as (
 
 judged as (
     select
-        *,
-        {{ is_closed('status') }} as is_closed,
-        status in ('warning_needs_response', 'warning_under_review', 'warning_closed') as is_inquiry
-    from {{ ref('stg_disputes') }}
+        opened.*,
+        {{ utc_day('opened.created') }} as day,
+        {{ is_closed('opened.status') }} as is_closed,
+        opened.status in ('warning_needs_response', 'warning_under_review', 'warning_closed') as is_inquiry
+    from {{ ref('stg_disputes') }} as opened
+    inner join touched on opened.dispute_id = touched.dispute_id
+),
+
+rates as (
+    {{ rates_by_day('judged') }}
 ),
 
 disputes as (
@@ -77,6 +85,7 @@ select
     cast(case when disputes.status = 'won' then disputes.amount else 0 end as bigint) as amount_won,
     cast(case when disputes.status = 'lost' then disputes.amount else 0 end as bigint) as amount_lost,
     disputes.currency,
+    {{ in_reporting_currency('disputes.amount', 'rates.rate', 'rates.exponent') }} as amount_reporting,
     cast(coalesce(disputes.withdrawn, 0) as bigint) as withdrawn,
     cast(coalesce(disputes.reinstated, 0) as bigint) as reinstated,
     cast(coalesce(disputes.fee, 0) as bigint) as fee,
@@ -91,15 +100,16 @@ select
     disputes.evidence_submitted_at,
     disputes.livemode,
     disputes.created,
-    {{ utc_day('disputes.created') }} as day,
+    disputes.day,
     disputes.closed_at,
     cast(
         case
             when disputes.is_closed then {{ utc_day('disputes.closed_at') }}
             else {{ utc_day(cut_made_at()) }}
-        end - {{ utc_day('disputes.created') }} as integer
+        end - disputes.day as integer
     ) as days_open,
     disputes.committed_at
 from touched
 left join disputes on touched.dispute_id = disputes.dispute_id
+left join rates on disputes.day = rates.day and disputes.currency = rates.currency
 left join {{ ref('stg_charges') }} as charges on disputes.charge_id = charges.charge_id

@@ -5,7 +5,21 @@ with touched as (
     {{ changed('payouts', 'id as payout_id') }}
     union all
     {{ ever_named('balance_transactions', 'source_id', only="source_type = 'payout'") }}
+    union all
+    {{ of_rates_changed(ref('stg_payouts'), 'payout_id') }}
     {% endcall %}
+),
+
+payouts as (
+    select
+        given.*,
+        {{ utc_day('given.created') }} as day
+    from {{ ref('stg_payouts') }} as given
+    inner join touched on given.payout_id = touched.payout_id
+),
+
+rates as (
+    {{ rates_by_day('payouts') }}
 ),
 
 ledger as (
@@ -24,6 +38,7 @@ select
     payouts.merchant_id,
     payouts.amount,
     payouts.currency,
+    {{ in_reporting_currency('payouts.amount', 'rates.rate', 'rates.exponent') }} as amount_reporting,
     cast(coalesce(ledger.fee, 0) as bigint) as fee,
     cast(coalesce(ledger.net, 0) as bigint) as net,
     payouts.status,
@@ -35,8 +50,9 @@ select
     payouts.reconciliation_status,
     payouts.livemode,
     payouts.created,
-    {{ utc_day('payouts.created') }} as day,
+    payouts.day,
     payouts.committed_at
 from touched
-left join {{ ref('stg_payouts') }} as payouts on touched.payout_id = payouts.payout_id
+left join payouts on touched.payout_id = payouts.payout_id
+left join rates on payouts.day = rates.day and payouts.currency = rates.currency
 left join ledger on payouts.payout_id = ledger.payout_id

@@ -9,7 +9,21 @@ with touched as (
     union all
     select transaction_id from {{ ref('stg_transactions') }}
     where source_type = 'dispute' and source_id in ({{ changed('disputes', 'id') }})
+    union all
+    {{ of_rates_changed(ref('stg_transactions'), 'transaction_id') }}
     {% endcall %}
+),
+
+transactions as (
+    select
+        ledger.*,
+        {{ utc_day('ledger.created') }} as day
+    from {{ ref('stg_transactions') }} as ledger
+    inner join touched on ledger.transaction_id = touched.transaction_id
+),
+
+rates as (
+    {{ rates_by_day('transactions') }}
 ),
 
 charge_of_source as (
@@ -37,6 +51,10 @@ select
     transactions.fee,
     transactions.net,
     transactions.currency,
+    {{ in_reporting_currency('transactions.amount', 'rates.rate', 'rates.exponent') }} as amount_reporting,
+    {{ in_reporting_currency('transactions.fee', 'rates.rate', 'rates.exponent') }} as fee_reporting,
+    {{ in_reporting_currency('transactions.amount', 'rates.rate', 'rates.exponent') }}
+    - {{ in_reporting_currency('transactions.fee', 'rates.rate', 'rates.exponent') }} as net_reporting,
     transactions.exchange_rate,
     transactions.type,
     transactions.reporting_category,
@@ -45,11 +63,12 @@ select
     transactions.source_id,
     transactions.payout_id,
     transactions.created,
-    {{ utc_day('transactions.created') }} as day,
+    transactions.day,
     transactions.available_on,
     transactions.committed_at
 from touched
-left join {{ ref('stg_transactions') }} as transactions on touched.transaction_id = transactions.transaction_id
+left join transactions on touched.transaction_id = transactions.transaction_id
+left join rates on transactions.day = rates.day and transactions.currency = rates.currency
 left join charge_of_source
     on
         transactions.source_type = charge_of_source.source_type
