@@ -10,7 +10,7 @@ from stripe_platform.warehouse.project import PROJECT_DIR
 
 MACROS = Environment().from_string((PROJECT_DIR / "macros/reporting_currency.sql").read_text()).module  # noqa: S701
 CONVERT = f"select {MACROS.in_reporting_currency('amount', 'rate', 'exponent')} from given"  # type: ignore[attr-defined]
-# Rates up to a million, of which any amount of money that there is can be converted.
+# Up to a million for one: of large amounts the result is then beyond 64 bits.
 RATES = st.integers(1, 10**16).map(lambda digits: Decimal(digits).scaleb(-10))
 # So often that amounts lie just between two.
 HALVES = st.integers(1, 2_000).map(lambda digits: Decimal(digits) / 200)
