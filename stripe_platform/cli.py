@@ -258,6 +258,15 @@ def rebuild(
     messages.print(told(rebuilt), highlight=False, soft_wrap=True)
 
 
+@app.command()
+@_plain_errors
+def docs() -> None:
+    """Document the published marts (models, columns, tests, lineage) in one HTML file, and print its path."""
+    from stripe_platform.warehouse.docs import write_docs
+
+    typer.echo(write_docs(load_settings()))
+
+
 letters = typer.Typer(help="Records that could not become documents in MongoDB.", no_args_is_help=True)
 app.add_typer(letters, name="dead-letters")
 
