@@ -14,6 +14,7 @@ from stripe_platform.warehouse.build import build_path, builder, publish
 from stripe_platform.warehouse.docs import DocsNotMade, write_docs
 from stripe_platform.warehouse.project import DBT
 from stripe_platform.warehouse.published import NoWarehouse, published_connection, published_path
+from stripe_platform.warehouse.query import query_rows
 from stripe_platform_tests.integration.test_warehouse import Lake, build, write_payments
 from stripe_platform_tests.integration.test_warehouse_checks import write_a_row_of_every_other_table
 
@@ -73,3 +74,28 @@ def test_a_published_file_that_dbt_cannot_read_is_said_in_its_words(tmp_path: Pa
     published_path(settings).write_text("no database")
     with pytest.raises(DocsNotMade, match="not a valid DuckDB database file"):
         write_docs(settings)
+
+
+def test_descriptions_stand_in_the_published_file_for_whoever_reads_it(published: Settings) -> None:
+    manifest = json.loads((published.home / "target" / "manifest.json").read_text())
+    models = [node for node in manifest["nodes"].values() if node["resource_type"] == "model"]
+    told = {(node["schema"], node["name"], None): node["description"] for node in models}
+    told |= {
+        (node["schema"], node["name"], column["name"]): column["description"]
+        for node in models
+        for column in node["columns"].values()
+    }
+    stored = {
+        (schema, relation, column): comment
+        for schema, relation, column, comment in query_rows(
+            published,
+            """
+            select schema_name, table_name, null, comment from duckdb_tables()
+            union all
+            select schema_name, view_name, null, comment from duckdb_views()
+            union all
+            select schema_name, table_name, column_name, comment from duckdb_columns()
+            """,
+        )
+    }
+    assert {place for place, description in told.items() if stored[place] != description} == set()
