@@ -8,6 +8,7 @@ from dagster_dbt import DbtCliResource, dbt_assets
 
 from stripe_platform.settings import Settings, load_settings
 from stripe_platform.warehouse.build import builder, mark_tested, prepare_build, publish
+from stripe_platform.warehouse.column_lineage import events_with_column_lineage
 from stripe_platform.warehouse.cuts import cut_to_build_on
 from stripe_platform.warehouse.dbt_events import events_with_row_counts
 from stripe_platform.warehouse.project import dbt_environment, dbt_manifest, new_run_target
@@ -35,7 +36,9 @@ def warehouse_models(
         # Unit tests are of the models' code, on rows of their own: the tests of this repository run them.
         arguments = ["build", "--exclude-resource-type", "unit_test"]
         invocation = dbt.cli(arguments, context=context, target_path=target)
-        yield from events_with_row_counts(invocation, context.assets_def.keys_by_output_name, settings)
+        keys = context.assets_def.keys_by_output_name
+        counted = events_with_row_counts(invocation, keys, settings)
+        yield from events_with_column_lineage(counted, invocation, keys, settings)
         if not context.assets_def.is_subset:
             mark_tested(settings)
 
