@@ -1,41 +1,17 @@
 """Damages to a build, each with the dbt tests that are there for it."""
 
-from dataclasses import dataclass
-
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.warehouse.staging import staging_model
+from stripe_platform_tests.integration.damage import Damage, doubled, mart, null_row
+from stripe_platform_tests.integration.reporting_damages import REPORTING_DAMAGES
 from stripe_platform_tests.integration.test_warehouse import CHARGE, key
+from stripe_platform_tests.integration.warehouse_damages_billing import BILLING_DAMAGES
+from stripe_platform_tests.integration.warehouse_damages_billing import COUNTS as DISPUTE_COUNTS
 
 PAYOUT, FEE = key(108), key(107)
 LEDGER, CHARGES, REVENUE = "ledger_money_is_conserved", "charge_money_is_conserved", "daily_revenue_is_the_ledger"
 AUTHORIZATION = "authorization_counts_are_those_of_the_charges"
 RECONCILED, PAID_OUT = "paid_payouts_are_reconciled", "payout_reconciliation_is_the_ledger"
-
-
-@dataclass(frozen=True)
-class Damage:
-    """What is wrong, the SQL that makes it so, and patterns of the names of the tests that must then fail."""
-
-    what: str
-    sql: str
-    fails: tuple[str, ...]
-
-
-def null_row(relation: str, *others: str) -> Damage:
-    table = relation.split(".")[1]
-    return Damage(
-        f"a row without values in {table}",
-        f"insert into {relation} default values",
-        (f"not_null_{table}_*", *others),
-    )
-
-
-def doubled(relation: str, condition: str, *fails: str) -> Damage:
-    return Damage(
-        f"a row of {relation.split('.')[1]} twice",
-        f"insert into {relation} select * from {relation} where {condition} limit 1",
-        fails,
-    )
 
 
 def fact(kind: str, column: str, value: str, *fails: str) -> Damage:
@@ -45,10 +21,6 @@ def fact(kind: str, column: str, value: str, *fails: str) -> Damage:
         f"update marts.fact_{kind} set {column} = {value} where {where}",
         fails,
     )
-
-
-def mart(name: str, change: str, *fails: str) -> Damage:
-    return Damage(f"a row of {name} with {change}", f"update marts.{name} set {change}", fails)
 
 
 def orphan(table: str, column: str) -> Damage:
@@ -108,7 +80,7 @@ MARTS_DAMAGES = [
     fact("charges", "customer_id", "'nobody'", "relationships_at_cut_fact_charges_customer_id_*"),
     fact("charges", "payment_method_id", "'none'", "relationships_at_cut_fact_charges_payment_method_id_*"),
     fact("charges", "currency", "'xxx'", "relationships_at_cut_fact_charges_currency_*", CHARGES),
-    fact("charges", "status", "'new'", "accepted_values_fact_charges_status_*", CHARGES, AUTHORIZATION),
+    fact("charges", "status", "'new'", "accepted_values_fact_charges_status_*", CHARGES, AUTHORIZATION, DISPUTE_COUNTS),
     fact("charges", "outcome_type", "'new'", "accepted_values_fact_charges_outcome_type_*"),
     fact("charges", "network_status", "'new'", "accepted_values_fact_charges_network_status_*", AUTHORIZATION),
     fact("charges", "amount_refunded", "amount + 1", "fact_charges_amounts_are_in_order", CHARGES),
@@ -135,7 +107,11 @@ MARTS_DAMAGES = [
     Damage(
         "revenue on a day that is no day",
         "delete from marts.dim_date where day = '2026-02-01'",
-        ("relationships_daily_revenue_day_*", "relationships_authorization_rates_day_*"),
+        (
+            "relationships_daily_revenue_day_*",
+            "relationships_authorization_rates_day_*",
+            "relationships_dispute_rates_month_*",
+        ),
     ),
     null_row("marts.daily_revenue", "daily_revenue_net_is_gross_less_refunds_disputes_and_fees", REVENUE),
     doubled("marts.daily_revenue", "true", "daily_revenue_has_one_row_per_day_merchant_and_currency", REVENUE),
@@ -167,8 +143,8 @@ REFUND_DAMAGES = [
 DISPUTES, DISPUTE_NET = "dispute_money_is_conserved", "dispute_net_is_in_the_ledger"
 DECIDED = "fact_disputes_only_a_decided_amount_is_won_or_lost"
 DISPUTE_DAMAGES = [
-    doubled("marts.fact_disputes", "true", "unique_fact_disputes_*", DISPUTES),
-    mart("fact_disputes", "charge_id = 'none'", "relationships_at_cut_fact_disputes_charge_id_*"),
+    doubled("marts.fact_disputes", "true", "unique_fact_disputes_*", DISPUTES, DISPUTE_COUNTS),
+    mart("fact_disputes", "charge_id = 'none'", "relationships_at_cut_fact_disputes_charge_id_*", DISPUTE_COUNTS),
     mart("fact_disputes", "merchant_id = 'nobody'", "relationships_at_cut_fact_disputes_merchant_id_*"),
     mart("fact_disputes", "currency = 'xxx'", "relationships_at_cut_fact_disputes_currency_*", DISPUTES),
     mart("fact_disputes", "reason = 'new'", "accepted_values_fact_disputes_reason_*"),
@@ -237,4 +213,6 @@ DAMAGES = [
     *RECONCILIATION_DAMAGES,
     *REFERENCE_DAMAGES,
     *AUTHORIZATION_DAMAGES,
+    *REPORTING_DAMAGES,
+    *BILLING_DAMAGES,
 ]
