@@ -3,7 +3,16 @@
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.warehouse.staging import staging_model
 from stripe_platform_tests.integration.damage import Damage, doubled, mart, null_row
-from stripe_platform_tests.integration.reporting_damages import REPORTING_DAMAGES
+from stripe_platform_tests.integration.reporting_damages import (
+    COHORTS,
+    EVERY_DAY,
+    EVERY_MONTH,
+    FEES,
+    GMV,
+    REPORTING_DAMAGES,
+    RFM,
+    ROLLING,
+)
 from stripe_platform_tests.integration.test_warehouse import CHARGE, key
 from stripe_platform_tests.integration.warehouse_damages_billing import BILLING_DAMAGES
 from stripe_platform_tests.integration.warehouse_damages_billing import COUNTS as DISPUTE_COUNTS
@@ -75,12 +84,17 @@ MARTS_DAMAGES = [
         (LEDGER, REVENUE),
     ),
     null_row("marts.fact_charges", "fact_charges_amounts_are_in_order", CHARGES, AUTHORIZATION),
-    doubled("marts.fact_charges", "settlement_currency is null", "unique_fact_charges_*", CHARGES, AUTHORIZATION),
-    fact("charges", "merchant_id", "'nobody'", "relationships_at_cut_fact_charges_merchant_id_*"),
-    fact("charges", "customer_id", "'nobody'", "relationships_at_cut_fact_charges_customer_id_*"),
+    doubled("marts.fact_charges", "settlement_currency is null", "unique_fact_charges_*", CHARGES, AUTHORIZATION, RFM),
+    fact("charges", "merchant_id", "'nobody'", "relationships_at_cut_fact_charges_merchant_id_*", GMV, FEES),
+    fact("charges", "customer_id", "'nobody'", "relationships_at_cut_fact_charges_customer_id_*", RFM),
     fact("charges", "payment_method_id", "'none'", "relationships_at_cut_fact_charges_payment_method_id_*"),
-    fact("charges", "currency", "'xxx'", "relationships_at_cut_fact_charges_currency_*", CHARGES),
-    fact("charges", "status", "'new'", "accepted_values_fact_charges_status_*", CHARGES, AUTHORIZATION, DISPUTE_COUNTS),
+    fact("charges", "currency", "'xxx'", "relationships_at_cut_fact_charges_currency_*", CHARGES, GMV, FEES),
+    fact(
+        "charges",
+        "status",
+        "'new'",
+        *("accepted_values_fact_charges_status_*", CHARGES, AUTHORIZATION, DISPUTE_COUNTS, GMV, FEES),
+    ),
     fact("charges", "outcome_type", "'new'", "accepted_values_fact_charges_outcome_type_*"),
     fact("charges", "network_status", "'new'", "accepted_values_fact_charges_network_status_*", AUTHORIZATION),
     fact("charges", "amount_refunded", "amount + 1", "fact_charges_amounts_are_in_order", CHARGES),
@@ -108,22 +122,22 @@ MARTS_DAMAGES = [
         "revenue on a day that is no day",
         "delete from marts.dim_date where day = '2026-02-01'",
         (
-            "relationships_daily_revenue_day_*",
-            "relationships_authorization_rates_day_*",
-            "relationships_dispute_rates_month_*",
+            *("relationships_daily_revenue_day_*", "relationships_authorization_rates_day_*"),
+            *("relationships_dispute_rates_month_*", "relationships_merchant_gmv_month_*"),
+            *(COHORTS, EVERY_MONTH, EVERY_DAY),
         ),
     ),
     null_row("marts.daily_revenue", "daily_revenue_net_is_gross_less_refunds_disputes_and_fees", REVENUE),
-    doubled("marts.daily_revenue", "true", "daily_revenue_has_one_row_per_day_merchant_and_currency", REVENUE),
+    doubled("marts.daily_revenue", "true", "daily_revenue_has_one_row_per_day_merchant_and_currency", REVENUE, ROLLING),
     Damage(
         "gross that is not in net",
         "update marts.daily_revenue set gross = gross + 1",
-        ("daily_revenue_net_is_gross_less_refunds_disputes_and_fees",),
+        ("daily_revenue_net_is_gross_less_refunds_disputes_and_fees", ROLLING),
     ),
     Damage(
         "revenue that is not in the ledger",
         "update marts.daily_revenue set gross = gross + 1, net = net + 1",
-        (REVENUE,),
+        (REVENUE, ROLLING),
     ),
 ]
 # The rows without values come last: all damages together must be seen too, and the others change every row.
