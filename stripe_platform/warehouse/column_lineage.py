@@ -21,7 +21,7 @@ from sqlglot.lineage import Node, lineage
 
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.build import build_path
-from stripe_platform.warehouse.project import project_digest
+from stripe_platform.warehouse.model_code import digest_of_models
 from stripe_platform.warehouse.translator import asset_key
 
 # (database, schema, relation, column, type)
@@ -66,7 +66,7 @@ def lineage_of_run(settings: Settings, manifest: Mapping[str, Any], target: Path
     stored = _stored_columns(settings)
     kept = settings.home / "dbt" / "column_lineage.json"
     kept.parent.mkdir(parents=True, exist_ok=True)
-    made_from = hashlib.sha256(json.dumps([project_digest(), version("sqlglot"), stored]).encode()).hexdigest()
+    made_from = hashlib.sha256(json.dumps([digest_of_models(), version("sqlglot"), stored]).encode()).hexdigest()
     known = _read(kept, made_from)
     compiled = {
         unique_id: target / "compiled" / node["package_name"] / node["original_file_path"]

@@ -14,10 +14,10 @@ from dagster_dbt import DbtCliResource, DbtProject
 from filelock import FileLock
 
 from stripe_platform.errors import StripePlatformError
-from stripe_platform.settings import PROJECT_ROOT, Settings
+from stripe_platform.settings import Settings
 from stripe_platform.warehouse.build import build_path
+from stripe_platform.warehouse.model_code import PROJECT_DIR
 
-PROJECT_DIR = PROJECT_ROOT / "dbt"
 # Beside the interpreter, so that it is found without an activated environment.
 DBT = Path(sys.executable).with_name("dbt")
 PARSE_LIMIT_SECONDS = 180
@@ -50,7 +50,7 @@ def dbt_manifest(settings: Settings) -> Path:
     manifest, made_from = target / "manifest.json", target / "made_from.sha256"
     target.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(".lock"), timeout=2 * PARSE_LIMIT_SECONDS):
-        digest = project_digest()
+        digest = _digest()
         if not manifest.exists() or not made_from.exists() or made_from.read_text() != digest:
             made_from.unlink(missing_ok=True)
             _parse(settings, target)
@@ -70,16 +70,6 @@ def new_run_target(settings: Settings, run_id: str) -> Path:
     if parsed.exists():
         shutil.copy(parsed, run)
     return run
-
-
-def project_digest() -> str:
-    """What a manifest depends on: every file of the project, and the versions that read them."""
-    digest = hashlib.sha256(f"{version('dbt-core')} {version('dbt-duckdb')}".encode())
-    for path in sorted(PROJECT_DIR.rglob("*")):
-        if path.suffix in {".sql", ".yml", ".md"}:
-            digest.update(str(path.relative_to(PROJECT_DIR)).encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 @contextmanager
@@ -104,6 +94,16 @@ def _profile_variables(settings: Settings) -> dict[str, str]:
 
 def _target(settings: Settings) -> Path:
     return settings.home / "dbt" / "target"
+
+
+def _digest() -> str:
+    """What a manifest depends on: every file of the project, and the versions that read them."""
+    digest = hashlib.sha256(f"{version('dbt-core')} {version('dbt-duckdb')}".encode())
+    for path in sorted(PROJECT_DIR.rglob("*")):
+        if path.suffix in {".sql", ".yml", ".md"}:
+            digest.update(str(path.relative_to(PROJECT_DIR)).encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _parse(settings: Settings, target: Path) -> None:

@@ -104,7 +104,7 @@ def test_it_is_found_once_until_a_column_or_the_project_changes(
     monkeypatch.setattr(column_lineage, "columns_read", nothing)
     assert lineage_of_run(settings, manifest, settings.home / "target") == lineages
     assert analysed == []
-    monkeypatch.setattr(column_lineage, "project_digest", lambda: "another project")
+    monkeypatch.setattr(column_lineage, "digest_of_models", lambda: "another project")
     lineage_of_run(settings, manifest, settings.home / "target")
     assert len(analysed) == len(lineages)
 
@@ -112,7 +112,7 @@ def test_it_is_found_once_until_a_column_or_the_project_changes(
 def test_a_model_whose_sql_is_not_understood_is_left_out_and_the_others_are_not(
     settings: Settings, manifest: Mapping[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(column_lineage, "project_digest", lambda: "a project with a mistake")
+    monkeypatch.setattr(column_lineage, "digest_of_models", lambda: "a project with a mistake")
     shutil.copytree(settings.home / "target/compiled", tmp_path / "compiled")
     (path,) = tmp_path.rglob("daily_revenue.sql")
     path.write_text("select (")
