@@ -122,16 +122,26 @@ def _lineages(
             columns = columns_read(sql, schema, dialect)
         except SqlglotError:
             continue
-        # An incremental model reads itself too: that says nothing of where a value came from first.
-        found[unique_id] = {
-            column: sorted(
+        touching = _only_touching(unique_id, nodes)
+        found[unique_id] = {}
+        for column, sources in columns.items():
+            made_of = {
+                # An incremental model reads itself too: that says nothing of where a value came from first.
                 (owner, name)
                 for layer, relation, name in sources
                 if (owner := owners.get((layer, relation))) and owner != unique_id
-            )
-            for column, sources in columns.items()
-        }
+            }
+            values = {(owner, name) for owner, name in made_of if owner not in touching}
+            found[unique_id][column] = sorted(values or made_of)
     return found
+
+
+def _only_touching(unique_id: str, nodes: Mapping[str, Any]) -> set[str]:
+    """What an incremental build of a model reads, and a whole one does not, to know which rows to compute again."""
+    if nodes[unique_id]["config"].get("incremental_strategy") != "touched":
+        return set()
+    states = {parent for parent, node in nodes.items() if node["fqn"][1:3] == ["staging", "state"]}
+    return states | {parent for parent, node in nodes.items() if node["resource_type"] == "source"}
 
 
 def _schema(stored: Iterable[StoredColumn], dialect: str) -> MappingSchema:
