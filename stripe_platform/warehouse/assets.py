@@ -10,6 +10,7 @@ from pydantic import Field
 
 from stripe_platform.settings import Settings, load_settings
 from stripe_platform.warehouse.build import builder, mark_tested, models_are_others, prepare_build, publish
+from stripe_platform.warehouse.column_lineage import events_with_column_lineage
 from stripe_platform.warehouse.cuts import cut_to_build_on
 from stripe_platform.warehouse.dbt_events import events_with_row_counts
 from stripe_platform.warehouse.project import dbt_environment, dbt_manifest, new_run_target
@@ -55,7 +56,9 @@ def warehouse_models(
         if others:
             context.log.info("the models are not those of the last tested build: what they made is built anew, whole")
         invocation = dbt.cli(build_arguments(config, whole=others), context=context, target_path=target)
-        yield from events_with_row_counts(invocation, context.assets_def.keys_by_output_name, settings)
+        keys = context.assets_def.keys_by_output_name
+        counted = events_with_row_counts(invocation, keys, settings)
+        yield from events_with_column_lineage(counted, invocation, keys, settings)
         if not context.assets_def.is_subset:
             mark_tested(settings)
 

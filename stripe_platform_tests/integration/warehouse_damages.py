@@ -14,6 +14,8 @@ from stripe_platform_tests.integration.reporting_damages import (
     ROLLING,
 )
 from stripe_platform_tests.integration.test_warehouse import CHARGE, key
+from stripe_platform_tests.integration.warehouse_damages_billing import BILLING_DAMAGES
+from stripe_platform_tests.integration.warehouse_damages_billing import COUNTS as DISPUTE_COUNTS
 
 PAYOUT, FEE = key(108), key(107)
 LEDGER, CHARGES, REVENUE = "ledger_money_is_conserved", "charge_money_is_conserved", "daily_revenue_is_the_ledger"
@@ -88,7 +90,12 @@ MARTS_DAMAGES = [
     fact("charges", "customer_id", "'nobody'", "relationships_at_cut_fact_charges_customer_id_*", RFM),
     fact("charges", "payment_method_id", "'none'", "relationships_at_cut_fact_charges_payment_method_id_*"),
     fact("charges", "currency", "'xxx'", "relationships_at_cut_fact_charges_currency_*", CHARGES, GMV, FEES),
-    fact("charges", "status", "'new'", "accepted_values_fact_charges_status_*", CHARGES, AUTHORIZATION, GMV, FEES),
+    fact(
+        "charges",
+        "status",
+        "'new'",
+        *("accepted_values_fact_charges_status_*", CHARGES, AUTHORIZATION, DISPUTE_COUNTS, GMV, FEES),
+    ),
     fact("charges", "outcome_type", "'new'", "accepted_values_fact_charges_outcome_type_*"),
     fact("charges", "network_status", "'new'", "accepted_values_fact_charges_network_status_*", AUTHORIZATION),
     fact("charges", "amount_refunded", "amount + 1", "fact_charges_amounts_are_in_order", CHARGES),
@@ -117,7 +124,8 @@ MARTS_DAMAGES = [
         "delete from marts.dim_date where day = '2026-02-01'",
         (
             *("relationships_daily_revenue_day_*", "relationships_authorization_rates_day_*"),
-            *("relationships_merchant_gmv_month_*", COHORTS, EVERY_MONTH, EVERY_DAY),
+            *("relationships_dispute_rates_month_*", "relationships_merchant_gmv_month_*"),
+            *(COHORTS, EVERY_MONTH, EVERY_DAY),
         ),
     ),
     mart(
@@ -160,8 +168,8 @@ REFUND_DAMAGES = [
 DISPUTES, DISPUTE_NET = "dispute_money_is_conserved", "dispute_net_is_in_the_ledger"
 DECIDED = "fact_disputes_only_a_decided_amount_is_won_or_lost"
 DISPUTE_DAMAGES = [
-    doubled("marts.fact_disputes", "true", "unique_fact_disputes_*", DISPUTES),
-    mart("fact_disputes", "charge_id = 'none'", "relationships_at_cut_fact_disputes_charge_id_*"),
+    doubled("marts.fact_disputes", "true", "unique_fact_disputes_*", DISPUTES, DISPUTE_COUNTS),
+    mart("fact_disputes", "charge_id = 'none'", "relationships_at_cut_fact_disputes_charge_id_*", DISPUTE_COUNTS),
     mart("fact_disputes", "merchant_id = 'nobody'", "relationships_at_cut_fact_disputes_merchant_id_*"),
     mart("fact_disputes", "currency = 'xxx'", "relationships_at_cut_fact_disputes_currency_*", DISPUTES),
     mart("fact_disputes", "reason = 'new'", "accepted_values_fact_disputes_reason_*"),
@@ -231,4 +239,5 @@ DAMAGES = [
     *REFERENCE_DAMAGES,
     *AUTHORIZATION_DAMAGES,
     *REPORTING_DAMAGES,
+    *BILLING_DAMAGES,
 ]
