@@ -7,7 +7,7 @@ with reasons as (
         sum(disputes) as disputes,
         sum(won) as won,
         sum(lost) as lost,
-        case when count(*) = count(amount_reporting) then sum(amount_reporting) end as amount
+        {{ sum_of_all('amount_reporting') }} as amount
     from {{ ref('dispute_reasons') }}
     group by month, merchant_id
 ),
@@ -19,7 +19,7 @@ rates as (
         sum(disputes) as disputes,
         sum(won) as won,
         sum(lost) as lost,
-        case when count(*) = count(amount_disputed_reporting) then sum(amount_disputed_reporting) end as amount
+        {{ sum_of_all('amount_disputed_reporting') }} as amount
     from {{ ref('dispute_rates') }}
     group by month, merchant_id
     having sum(disputes) > 0

@@ -73,9 +73,7 @@ counted as (
         cast(sum(won) as bigint) as won,
         cast(sum(lost) as bigint) as lost,
         cast(sum(fraud_warnings) as bigint) as fraud_warnings,
-        cast(
-            case when count(*) = count(amount_disputed) then sum(amount_disputed) end as bigint
-        ) as amount_disputed_reporting
+        cast({{ sum_of_all('amount_disputed') }} as bigint) as amount_disputed_reporting
     from occurrences
     group by month, merchant_id, card_brand
 ),
