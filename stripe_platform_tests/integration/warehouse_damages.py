@@ -1,41 +1,15 @@
 """Damages to a build, each with the dbt tests that are there for it."""
 
-from dataclasses import dataclass
-
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.warehouse.staging import staging_model
+from stripe_platform_tests.integration.damage import Damage, doubled, mart, null_row
+from stripe_platform_tests.integration.reporting_damages import REPORTING_DAMAGES
 from stripe_platform_tests.integration.test_warehouse import CHARGE, key
 
 PAYOUT, FEE = key(108), key(107)
 LEDGER, CHARGES, REVENUE = "ledger_money_is_conserved", "charge_money_is_conserved", "daily_revenue_is_the_ledger"
 AUTHORIZATION = "authorization_counts_are_those_of_the_charges"
 RECONCILED, PAID_OUT = "paid_payouts_are_reconciled", "payout_reconciliation_is_the_ledger"
-
-
-@dataclass(frozen=True)
-class Damage:
-    """What is wrong, the SQL that makes it so, and patterns of the names of the tests that must then fail."""
-
-    what: str
-    sql: str
-    fails: tuple[str, ...]
-
-
-def null_row(relation: str, *others: str) -> Damage:
-    table = relation.split(".")[1]
-    return Damage(
-        f"a row without values in {table}",
-        f"insert into {relation} default values",
-        (f"not_null_{table}_*", *others),
-    )
-
-
-def doubled(relation: str, condition: str, *fails: str) -> Damage:
-    return Damage(
-        f"a row of {relation.split('.')[1]} twice",
-        f"insert into {relation} select * from {relation} where {condition} limit 1",
-        fails,
-    )
 
 
 def fact(kind: str, column: str, value: str, *fails: str) -> Damage:
@@ -45,10 +19,6 @@ def fact(kind: str, column: str, value: str, *fails: str) -> Damage:
         f"update marts.fact_{kind} set {column} = {value} where {where}",
         fails,
     )
-
-
-def mart(name: str, change: str, *fails: str) -> Damage:
-    return Damage(f"a row of {name} with {change}", f"update marts.{name} set {change}", fails)
 
 
 def orphan(table: str, column: str) -> Damage:
@@ -237,4 +207,5 @@ DAMAGES = [
     *RECONCILIATION_DAMAGES,
     *REFERENCE_DAMAGES,
     *AUTHORIZATION_DAMAGES,
+    *REPORTING_DAMAGES,
 ]
