@@ -16,7 +16,7 @@
     changes with one commit time, as those of a transaction, only the last has a version. A state that equals the one
     before, as of a row that is read again, begins none.
 
-    From the last commit before a gap on nothing is known of its partition: there a row ends. But one that is read,
+    After the last commit before a gap nothing is known of its partition: there a row ends. But one that is read,
     updated or deleted behind the gap has lived till then; one that is inserted there has not.
 
     `keys`, a query of one column, restricts the history to those keys.
@@ -36,7 +36,7 @@ gaps as (
         gap._partition,
         gap._offset,
         coalesce(lag(gap._offset) over (partition by gap._partition order by gap._offset), -1) as previous_offset,
-        max(earlier._committed_at) as known_until
+        max(earlier._committed_at) + interval '1 microsecond' as unknown_from
     from {{ log }} as gap
     inner join {{ log }} as earlier on gap._partition = earlier._partition and gap._offset > earlier._offset
     where gap._op = 'g'
@@ -55,7 +55,7 @@ changes as (
         logged._unchanged,
         case when logged._op <> 'r' and not coalesce(logged._snapshot, false) then logged._lsn end as streamed_lsn,
         gaps._offset as gap_offset,
-        gaps.known_until
+        gaps.unknown_from
     from {{ log }} as logged
     left join gaps
         on
@@ -119,7 +119,7 @@ complete as (
 
 -- Rows that end without a change of their own.
 ends as (
-    select {{ key }}, _partition, _offset, row_offset, known_until as _committed_at
+    select {{ key }}, _partition, _offset, row_offset, unknown_from as _committed_at
     from events
     where gap_offset is not null and (next_op is null or (next_op = 'c' and next_offset > gap_offset))
     union all

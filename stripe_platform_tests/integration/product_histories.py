@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 from stripe_platform_tests.integration.test_warehouse import EPOCH, UNCHANGED, Lake, key
@@ -50,7 +51,7 @@ class Told:
             clock = max(clock, time)
             lasting[clock] = state
         begun = list(lasting.items())
-        return [begun[0], *(after for before, after in zip(begun, begun[1:], strict=False) if before[1] != after[1])]
+        return [begun[0], *(after for before, after in pairwise(begun) if before[1] != after[1])]
 
     def _found(self, op: str) -> None:
         """A row that comes again after a loss has lived on, unless it is inserted."""
@@ -71,7 +72,7 @@ class ProductHistories:
         self.chances = {seed: random.Random(seed) for seed in seeds}  # noqa: S311 - repeatable, not secret
         self.rows: dict[int, dict[str, dict[str, Any]]] = {seed: {} for seed in seeds}
         self.streamed: dict[int, list[dict[str, Any]]] = {seed: [] for seed in seeds}
-        self.made = 0
+        self.made: dict[int, list[str]] = {seed: [] for seed in seeds}
         self.told: dict[str, Told] = {}
         self.batch: list[dict[str, Any]] = []
         self.is_losing = False
@@ -125,7 +126,8 @@ class ProductHistories:
         self._flush()
 
     def _change(self, seed: int, chance: random.Random) -> None:
-        live, gone = list(self.rows[seed].values()), self._gone(seed)
+        live = list(self.rows[seed].values())
+        gone = [identity for identity in self.made[seed] if identity not in self.rows[seed]]
         kind = chance.choices(
             ["insert", "update", "touch", "delete", "insert again", "replay", "read again"], [3, 9, 2, 3, 2, 3, 2]
         )[0]
@@ -142,15 +144,14 @@ class ProductHistories:
             identity = chance.choice(gone) if kind == "insert again" and gone else None
             self._stream(seed, self._new_row(seed, identity) | {"_op": "c"})
 
-    def _gone(self, seed: int) -> list[str]:
-        return sorted({change["id"] for change in self.streamed[seed]} - set(self.rows[seed]))
-
     def _new_row(self, seed: int, identity: str | None = None) -> dict[str, Any]:
         chance = self.chances[seed]
-        self.made += identity is None
-        row = {"id": identity or key(self.made), "created": EPOCH, "active": True, "metadata": "{}"}
+        if identity is None:
+            identity = key(seed * 10_000 + len(self.made[seed]))
+            self.made[seed].append(identity)
+        row: dict[str, Any] = {"id": identity, "created": EPOCH, "active": True, "metadata": "{}"}
         row |= {name: self._text(chance) for name in TEXTS}
-        self.rows[seed][row["id"]] = row
+        self.rows[seed][identity] = row
         return row
 
     def _update(self, seed: int, chance: random.Random, row: dict[str, Any], *, is_touch: bool) -> None:
@@ -200,7 +201,7 @@ class ProductHistories:
         self.is_losing = False
         self.lake.lose("products", 0, 3)
         for told in self.told.values():
-            told.lost(self.known_until)
+            told.lost(self.known_until + timedelta(microseconds=1))
         # Nothing from before can be replayed: it is in no topic.
         for streamed in self.streamed.values():
             streamed.clear()

@@ -29,6 +29,10 @@ STAGED = ("stg_merchants", "stg_customers", "stg_card_fingerprints", "stg_produc
 SELECTION = ("--select", *(f"+{name}" for name in DIMENSIONS + STAGED), "--indirect-selection", "buildable")
 
 
+# The end of what a last commit in the second second tells.
+AFTER_TWO = 2.000001
+
+
 def at(seconds: float) -> datetime:
     return EPOCH + timedelta(seconds=seconds)
 
@@ -66,6 +70,9 @@ def write_cases(lake: Lake) -> None:
         commit(2, **merchant(5, business_name=UNCHANGED, mcc="2"), **update),
         commit(3, **merchant(5, business_name=None, mcc="2"), **update),
         commit(4, **merchant(5, business_name=UNCHANGED, mcc="3"), **update),
+        commit(1, **merchant(7, business_name="large")),
+        commit(2, id=key(7), _op="d"),
+        commit(3, **merchant(7, business_name=UNCHANGED, mcc="1"), **update),
         commit(10, **merchant(6, business_name="first")),
         commit(20, **merchant(6, business_name="second"), **update),
         commit(19, **merchant(6, business_name="third, by a clock that stepped back"), **update),
@@ -94,7 +101,7 @@ def write_losses(lake: Lake, commit: Any) -> None:
     lake.write(
         "products",
         commit(1, **product(1, name="read again")),
-        commit(1, **product(2, name="not read again")),
+        commit(2, **product(2, name="not read again")),
         commit(1, **product(3, name="inserted again")),
         commit(2, **product(4, name="large", tax_code="1")),
     )
@@ -163,6 +170,11 @@ def test_an_unchanged_large_value_is_carried_also_when_it_is_null(cases: Lake) -
     assert kept == [("large", "1", 2), ("large", "2", 3), (None, "2", 4), (None, "3", None)]
 
 
+def test_an_unchanged_value_is_not_carried_across_a_delete(cases: Lake) -> None:
+    seven = versions(cases, "merchants", key(7), "business_name, is_deleted")
+    assert seven == [("large", False, 2), ("large", True, 3), (None, False, None)]
+
+
 def test_versions_follow_the_offsets_when_commit_times_step_back(cases: Lake) -> None:
     assert names(cases, 6) == [("first", 20), ("third, by a clock that stepped back", 21), ("fourth", None)]
 
@@ -194,8 +206,9 @@ def test_a_gap_ends_the_rows_that_are_not_read_again_where_the_log_ended_before_
         return versions(cases, "products", key(number), "name, is_deleted")
 
     assert ends(1) == [("read again", False, None)]
-    assert ends(2) == [("not read again", False, 2), ("not read again", True, None)]
-    assert ends(3) == [("inserted again", False, 2), ("inserted again", True, 9), ("inserted again", False, None)]
+    assert ends(2) == [("not read again", False, AFTER_TWO), ("not read again", True, None)]
+    inserted = "inserted again"
+    assert ends(3) == [(inserted, False, AFTER_TWO), (inserted, True, 9), (inserted, False, None)]
 
 
 def test_an_unchanged_value_is_not_carried_across_a_gap(cases: Lake) -> None:
@@ -227,7 +240,7 @@ def show(settings: Settings, sql: str) -> list[dict[str, Any]]:
     target = str(settings.home / "target")
     with dbt_environment(settings):
         environment = os.environ | {"DBT_TARGET_PATH": target, "DBT_LOG_PATH": target}
-        command = [DBT, "--quiet", "show", "--output", "json", "--limit", "-1", "--inline", sql]
+        command: list[str | Path] = [DBT, "--quiet", "show", "--output", "json", "--limit", "-1", "--inline", sql]
         run = subprocess.run(
             command, cwd=PROJECT_DIR, env=environment, timeout=120, check=True, capture_output=True, text=True
         )
