@@ -16,7 +16,8 @@ from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.raw.change_log import next_offsets
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.build import build_path
-from stripe_platform.warehouse.project import DBT, PROJECT_DIR, dbt_environment
+from stripe_platform.warehouse.model_code import PROJECT_DIR
+from stripe_platform.warehouse.project import DBT, dbt_environment
 from stripe_platform_tests.integration.damage import Damage
 from stripe_platform_tests.integration.test_warehouse import (
     CUSTOMER,

@@ -69,6 +69,7 @@ MARTS_DAMAGES = [
     fact("transactions", "reporting_category", "'new'", "accepted_values_fact_transactions_reporting_category_*"),
     fact("transactions", "status", "'new'", "accepted_values_fact_transactions_status_*"),
     fact("transactions", "net", "net + 1", "fact_transactions_net_is_amount_less_fee", LEDGER),
+    fact("transactions", "net_reporting", "net_reporting + 1", "fact_transactions_net_reporting_is_amount_less_fee"),
     Damage(
         "a movement of revenue is larger than in the ledger",
         f"update marts.fact_transactions set amount = amount + 1, net = net + 1 where transaction_id = '{FEE}'",
@@ -92,6 +93,16 @@ MARTS_DAMAGES = [
         "revenue on a day that is no day",
         "delete from marts.dim_date where day = '2026-02-01'",
         ("relationships_daily_revenue_day_*", "relationships_authorization_rates_day_*"),
+    ),
+    mart(
+        "daily_revenue",
+        "fees_reporting = fees_reporting + 1",
+        "daily_revenue_net_reporting_is_gross_less_refunds_disputes_and_fees",
+    ),
+    mart(
+        "daily_revenue",
+        "fees_reporting = fees_reporting + 1, net_reporting = net_reporting - 1",
+        REVENUE,
     ),
     null_row("marts.daily_revenue", "daily_revenue_net_is_gross_less_refunds_disputes_and_fees", REVENUE),
     doubled("marts.daily_revenue", "true", "daily_revenue_has_one_row_per_day_merchant_and_currency", REVENUE),
