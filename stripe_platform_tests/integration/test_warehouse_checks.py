@@ -76,7 +76,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 def test_a_customer_who_left_stays_in_staging_and_in_the_marts_and_is_marked(built: Built) -> None:
     staged = f"select deleted_at from staging.stg_customers where customer_id = '{CUSTOMER}'"
-    mart = f"select deleted_at, is_deleted from marts.dim_customers where customer_id = '{CUSTOMER}'"
+    mart = f"select deleted_at, is_deleted from marts.dim_customers where customer_id = '{CUSTOMER}' and is_current"
     assert rows_of_build(built.settings, staged) == [(LEFT_AT,)]
     assert rows_of_build(built.settings, mart) == [(LEFT_AT, True)]
 

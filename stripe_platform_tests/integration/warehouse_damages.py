@@ -3,6 +3,7 @@
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.warehouse.staging import staging_model
 from stripe_platform_tests.integration.damage import Damage, doubled, mart, null_row
+from stripe_platform_tests.integration.dimension_damages import DIMENSION_DAMAGES, DIMENSIONS, current
 from stripe_platform_tests.integration.reporting_damages import (
     COHORTS,
     EVERY_DAY,
@@ -53,11 +54,12 @@ def staging_damages() -> list[Damage]:
     for table in CAPTURED_TABLES:
         model, state = staging_model(table.name), f"staging_state.state_{table.name}"
         others = compared.get(table.name, ())
+        shown = (current(DIMENSIONS[table.name]),) if table.name in DIMENSIONS else ()
         damages += [
             Damage(
                 f"a row without values in {model}",
                 f"insert into {state} (_deleted) values (false)",
-                (f"not_null_{model}_*", *others),
+                (f"not_null_{model}_*", *others, *shown),
             ),
             # `unique`, or `unique_together` where the key has two columns.
             doubled(state, "true", f"unique*_{model}_*", *others),
@@ -100,22 +102,6 @@ MARTS_DAMAGES = [
     fact("charges", "network_status", "'new'", "accepted_values_fact_charges_network_status_*", AUTHORIZATION),
     fact("charges", "amount_refunded", "amount + 1", "fact_charges_amounts_are_in_order", CHARGES),
     fact("charges", "net", "net + 1", "charge_net_is_in_the_ledger"),
-    null_row("marts.dim_merchants"),
-    doubled("marts.dim_merchants", "true", "unique_dim_merchants_*"),
-    null_row("marts.dim_customers"),
-    doubled("marts.dim_customers", "true", "unique_dim_customers_*"),
-    Damage(
-        "a customer of no merchant, committed before the cut was made",
-        "insert into marts.dim_customers (customer_id, merchant_id, committed_at) "
-        "select 'early', 'nobody', made_at - interval 1 microsecond from meta.build",
-        ("relationships_at_cut_dim_customers_merchant_id_*",),
-    ),
-    Damage(
-        "no damage: a customer whose merchant is beyond the cut, committed after the cut was made",
-        "insert into marts.dim_customers (customer_id, merchant_id, committed_at) "
-        "select 'late', 'beyond the cut', made_at from meta.build",
-        (),
-    ),
     null_row("marts.dim_date", "date_spine_is_complete"),
     doubled("marts.dim_date", "true", "unique_dim_date_*", "date_spine_is_complete"),
     Damage("a day is missing", "delete from marts.dim_date where day = '2026-01-15'", ("date_spine_is_complete",)),
@@ -240,4 +226,5 @@ DAMAGES = [
     *AUTHORIZATION_DAMAGES,
     *REPORTING_DAMAGES,
     *BILLING_DAMAGES,
+    *DIMENSION_DAMAGES,
 ]
