@@ -147,6 +147,7 @@ def urls(settings: Settings) -> dict[str, str]:
     """Where each server listens; no password in any of them."""
     return {
         "Dagster": f"http://127.0.0.1:{settings.dagster_port}",
+        "Dashboard": f"http://127.0.0.1:{settings.dashboard_port}",
         "Kafka Connect": settings.connect_url,
         "PostgreSQL": f"postgresql://{settings.postgres_user}@{settings.postgres_host}:"
         f"{settings.postgres_port}/{settings.postgres_database}",
