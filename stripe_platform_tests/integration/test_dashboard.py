@@ -141,7 +141,8 @@ def _rows(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
 
 def _marks(page: Page, title: str, kind: str) -> set[str]:
     """What the marks of a chart are called: each drawn bar, cell, point or line says its figure."""
-    drawn = _charts(page).and_(page.get_by_label(title)).locator(f"[aria-roledescription='{kind}']")
+    chart = page.locator(f'[role=graphics-document][aria-label^="{title}"]')
+    drawn = chart.locator(f"[aria-roledescription='{kind}']")
     expect(drawn.first).to_be_attached(timeout=LIMIT_MS)
     return {str(label) for label in drawn.evaluate_all("marks => marks.map(mark => mark.getAttribute('aria-label'))")}
 
@@ -159,6 +160,7 @@ def test_the_daily_revenue_is_that_of_the_mart(opened: Page, served: Settings) -
     drawn = _marks(opened, title, "point")
     assert {f"{day}, gross: {gross / 100:,.2f} EUR", f"{day}, net: {net / 100:,.2f} EUR"} <= drawn
     assert len(drawn) == 2 * len(expected)
+    assert any("from Thursday, 15 January 2026, 12:00:00 AM UTC" in axis for axis in _marks(opened, title, "axis"))
     total = sum(gross for _, gross, _ in expected)
     expect(opened.get_by_text(f"gross {total / 100:,.2f} EUR")).to_be_visible()
     expect(opened.get_by_text("Without an exchange rate, and so left out: 3 rows.")).to_be_visible()
@@ -240,6 +242,7 @@ def test_the_movements_of_the_mrr_are_those_of_the_mart(opened: Page, served: Se
     assert _marks(opened, title, "bar") == {
         f"{month}, {movement}: {change / 100:,.2f} EUR" for month, movement, change in expected
     }
+    assert any("values: June 2026, July 2026" in axis for axis in _marks(opened, title, "axis"))
 
 
 def test_the_cohorts_are_those_of_the_mart(opened: Page, served: Settings) -> None:
