@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from datetime import date
+from itertools import cycle
 from typing import Any
 
 import altair as alt
@@ -25,10 +26,8 @@ MOVEMENT_COLOURS = {
     "unchanged": GREY,
 }
 OTHER_BRANDS = "other brands"
-VISA_WITH_WARNINGS = "visa with fraud warnings (VAMP)"
-BRAND_COLOURS = {"visa": BLUE, VISA_WITH_WARNINGS: SKY, "mastercard": ORANGE, OTHER_BRANDS: GREY}
-# The share from which networks take a merchant into these programmes of theirs.
-NETWORK_LIMITS = {0.015: ("Visa VAMP", "Mastercard ECM")}
+# Of brands whose network has a limit.
+BRAND_COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 COUNTRIES_SHOWN = 12
 OTHER_COUNTRIES = "others"
 # A share of fewer charges says little: it is shown, but not by colour.
@@ -81,32 +80,31 @@ def authorization_chart(rows: Sequence[Authorization]) -> ChartType:
 
 
 def disputes_chart(rows: Sequence[Disputes]) -> ChartType:
-    """Disputes as a share of the month's successful charges, beside the limits of the networks."""
+    """Disputes as a share of charges, as each network counts them, beside the networks' limits."""
     sums: defaultdict[tuple[date, str], Counter[str]] = defaultdict(Counter)
     for row in rows:
-        brand = row.card_brand if row.card_brand in BRAND_COLOURS else OTHER_BRANDS
-        sums[row.month, str(brand)].update(events=row.disputes, charges=row.successful_charges)
-        if row.card_brand == "visa":
-            events = row.disputes + row.fraud_warnings
-            sums[row.month, VISA_WITH_WARNINGS].update(events=events, charges=row.successful_charges)
+        series = f"{row.card_brand} ({row.program})" if row.program else OTHER_BRANDS
+        sums[row.month, series].update(disputes=row.counted, charges=row.counted_charges)
     values = [
         _dated(
             month,
             series,
-            of["events"] / of["charges"],
-            f"{month:%Y-%m}, {series}: {share(of['events'], of['charges'])}, {of['events']:,} of {of['charges']:,}",
+            of["disputes"] / of["charges"],
+            f"{month:%Y-%m}, {series}: {share(of['disputes'], of['charges'])}, {of['disputes']:,} of {of['charges']:,}",
         )
         for (month, series), of in sums.items()
         if of["charges"]
     ]
-    limits = {f"limit {limit:.1%} ({', '.join(of)})": limit for limit, of in NETWORK_LIMITS.items()}
-    colours = _colours(BRAND_COLOURS | dict.fromkeys(limits, VERMILION), columns=2)
-    y = alt.Y("value:Q", title="Disputes / successful charges").axis(format=".1%")
+    of_networks = sorted({series for _, series in sums} - {OTHER_BRANDS})
+    limits = _limits(rows)
+    colours = dict(zip(of_networks, cycle(BRAND_COLOURS), strict=False)) | {OTHER_BRANDS: GREY}
+    colour = _colours(colours | dict.fromkeys(limits, VERMILION), columns=2)
+    y = alt.Y("value:Q", title="Disputes / charges").axis(format=".1%")
     lines = _chart(values).mark_line(point=True).encode(x=_time("Month").axis(format="%b %Y", tickCount="month"), y=y)
     rules = _chart([{"series": name, "value": limit, "label": name} for name, limit in limits.items()])
     return alt.layer(
-        lines.encode(color=colours, **LABEL),
-        rules.mark_rule(strokeDash=[6, 4], strokeWidth=2).encode(y=y, color=colours, **LABEL),
+        lines.encode(color=colour, **LABEL),
+        rules.mark_rule(strokeDash=[6, 4], strokeWidth=2).encode(y=y, color=colour, **LABEL),
     ).properties(height=HEIGHT)
 
 
@@ -168,6 +166,15 @@ def _time(title: str) -> alt.X:
 def _colours(colours: dict[str, str], columns: int = 0) -> alt.Color:
     scale = alt.Scale(domain=list(colours), range=list(colours.values()))
     return alt.Color("series:N", title=None, scale=scale).legend(orient="top", labelLimit=0, columns=columns)
+
+
+def _limits(rows: Sequence[Disputes]) -> dict[str, float]:
+    """The limits by a name that says whose they are."""
+    programs: defaultdict[float, set[str]] = defaultdict(set)
+    for row in rows:
+        if row.limit:
+            programs[row.limit].add(f"{row.card_brand} {row.program}")
+    return {f"limit {limit:.1%} ({', '.join(sorted(of))})": limit for limit, of in programs.items()}
 
 
 def _heat_map(values: list[dict[str, Any]], *, x: alt.X, y: alt.Y, legend: str) -> ChartType:

@@ -82,7 +82,8 @@ def disputes_table(rows: Sequence[Disputes]) -> Table:
             "disputes": f"{row.disputes:,}",
             "dispute rate": share(row.disputes, row.successful_charges),
             "fraud warnings": f"{row.fraud_warnings:,}",
-            "with fraud warnings": share(row.disputes + row.fraud_warnings, row.successful_charges),
+            "as the network counts": share(row.counted, row.counted_charges) if row.program else NOTHING,
+            "limit": f"{row.limit:.2%} ({row.program})" if row.limit else NOTHING,
             "merchants over the limit": str(row.over_limit),
         }
         for row in sorted(rows, key=lambda row: row.month, reverse=True)

@@ -54,7 +54,7 @@ DISPUTES = Section(
     "Dispute rate against the networks' limits",
     "dispute_rates",
     "Of all merchants together; a network judges each by itself, and from some number of disputes on only. "
-    "Visa counts reports of fraud too, Mastercard divides by the charges of the month before.",
+    "Visa (VAMP) counts fraud warnings too, Mastercard (ECM) divides by the charges of the month before.",
     queries.disputes,
     figures.disputes_summary,
     charts.disputes_chart,
@@ -72,7 +72,7 @@ MRR = Section(
 COHORTS = Section(
     "Customers who pay again, by cohort",
     "customer_cohorts",
-    "A cohort: the customers whose first payment was in the month.",
+    "A cohort: the customers whose first payment was in the month. The last month of each is as far as the build goes.",
     queries.cohorts,
     figures.cohorts_summary,
     charts.cohorts_chart,

@@ -63,13 +63,21 @@ class Authorization:
 
 @dataclass(frozen=True)
 class Disputes:
-    """One month of one card brand; `over_limit` merchants exceeded what its network allows."""
+    """One month of one card brand, by plain counts and as the network's program counts.
+
+    `counted` of `counted_charges` is what the program compares with `limit`; both names are None where a brand has no
+    program, and `counted` then is the plain count. `over_limit` merchants exceeded it.
+    """
 
     month: date
     card_brand: str | None
+    program: str | None
+    limit: float | None
     successful_charges: int
     disputes: int
     fraud_warnings: int
+    counted: int
+    counted_charges: int
     over_limit: int
 
 
@@ -148,10 +156,17 @@ def disputes(settings: Settings, months: int | None) -> list[Disputes]:
         months,
         """
         select
-            month, card_brand, sum(successful_charges), sum(disputes), sum(fraud_warnings),
+            month, card_brand, program, cast(ratio as double), sum(successful_charges), sum(disputes),
+            sum(fraud_warnings), sum(case program when 'VAMP' then disputes + fraud_warnings else disputes end),
+            sum(
+                case program
+                    when 'VAMP' then settled_charges when 'ECM' then charges_of_month_before else successful_charges
+                end
+            ),
             count(distinct merchant_id) filter (where exceeds_limit)
         from shown
-        group by month, card_brand
+        left join marts.card_network_limits using (card_brand)
+        group by month, card_brand, program, ratio
         order by month, card_brand
         """,
     )

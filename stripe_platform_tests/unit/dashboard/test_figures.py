@@ -31,17 +31,18 @@ def test_of_nothing_sent_to_the_network_there_is_no_rate() -> None:
 
 def test_the_last_month_s_disputes_are_summed_over_the_brands_and_who_is_over_a_limit_is_named() -> None:
     rows = [
-        Disputes(JULY, "visa", 100, 50, 0, 3),
-        Disputes(AUGUST, "mastercard", 300, 6, 1, 2),
-        Disputes(AUGUST, "visa", 100, 2, 1, 0),
+        Disputes(JULY, "visa", "VAMP", 0.015, 100, 50, 0, 50, 80, 3),
+        Disputes(AUGUST, "mastercard", "ECM", 0.015, 300, 6, 1, 6, 200, 2),
+        Disputes(AUGUST, "amex", None, None, 100, 2, 1, 2, 100, 0),
     ]
     assert figures.disputes_summary(rows) == (
         "2026-08: 8 disputes to 400 successful charges (2.00%); merchants over the limit: mastercard 2."
     )
-    assert [(row["month"], row["with fraud warnings"]) for row in figures.disputes_table(rows)] == [
-        ("2026-08", "2.33%"),
-        ("2026-08", "3.00%"),
-        ("2026-07", "50.00%"),
+    columns = ("month", "dispute rate", "as the network counts", "limit")
+    assert [tuple(row[name] for name in columns) for row in figures.disputes_table(rows)] == [
+        ("2026-08", "2.00%", "3.00%", "1.50% (ECM)"),
+        ("2026-08", "2.00%", "n/a", "n/a"),
+        ("2026-07", "50.00%", "62.50%", "1.50% (VAMP)"),
     ]
 
 
