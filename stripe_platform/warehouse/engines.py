@@ -1,0 +1,41 @@
+"""What the platform asks of the engine that holds the marts: which one it is, is decided here and nowhere else."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from stripe_platform.cdc.cut import Cut
+from stripe_platform.settings import Settings, WarehouseEngine
+from stripe_platform.warehouse import build as duckdb
+from stripe_platform.warehouse import row_counts as duckdb_rows
+from stripe_platform.warehouse.snowflake import build as snowflake
+from stripe_platform.warehouse.snowflake import query as snowflake_rows
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The steps of a build, each with the promises of its namesake in `warehouse.build`."""
+
+    prepare_build: Callable[[Settings, Cut], Cut]
+    mark_tested: Callable[[Settings], None]
+    publish: Callable[[Settings], duckdb.Publication]
+    published_cut: Callable[[Settings], Cut | None]
+    row_counts: Callable[[Settings, list[str]], dict[str, int]]
+
+
+ENGINES: Mapping[WarehouseEngine, Engine] = {
+    WarehouseEngine.DUCKDB: Engine(
+        duckdb.prepare_build, duckdb.mark_tested, duckdb.publish, duckdb.published_cut, duckdb_rows.row_counts
+    ),
+    WarehouseEngine.SNOWFLAKE: Engine(
+        snowflake.prepare_build,
+        snowflake.mark_tested,
+        snowflake.publish,
+        snowflake.published_cut,
+        snowflake_rows.row_counts,
+    ),
+}
+
+
+def engine_of(settings: Settings) -> Engine:
+    """The engine that `WAREHOUSE` names."""
+    return ENGINES[settings.warehouse]

@@ -1,0 +1,41 @@
+"""Queries on the published marts on Snowflake, and the rows of the models that were built."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from snowflake.connector.errors import Error
+
+from stripe_platform.settings import Settings
+from stripe_platform.warehouse.query_failed import QueryFailed
+from stripe_platform.warehouse.snowflake.connection import connected, run
+
+BATCH = 10_000
+
+
+@contextmanager
+def result(settings: Settings, sql: str) -> Iterator[tuple[list[str], Iterator[list[tuple[Any, ...]]]]]:
+    """Column names in lower case, and the rows in batches that are read as they are asked for."""
+    with connected(settings, settings.snowflake_role) as connection, connection.cursor() as cursor:
+        try:
+            cursor.execute(sql)
+            names = [column.name.lower() for column in cursor.description]
+            yield names, iter(lambda: [tuple(row) for row in cursor.fetchmany(BATCH)], [])
+        except Error as error:
+            raise QueryFailed(str(error.msg)) from error
+
+
+def row_counts(settings: Settings, models: Sequence[str]) -> dict[str, int]:
+    """{model: rows} of models that dbt has built; a model's name is that of its one table or view."""
+    with connected(settings, settings.snowflake_role) as connection:
+        relations = run(
+            connection,
+            "find the models",
+            "select lower(table_schema), lower(table_name) from information_schema.tables "
+            "where table_schema not in ('RAW', 'META', upper(%s))",
+            [settings.snowflake_schema],
+        )
+        counts = " union all ".join(
+            f"select '{name}', count(*) from {schema}.{name}" for schema, name in relations if name in models
+        )
+        return {name: int(count) for name, count in run(connection, "count rows", counts)} if counts else {}
