@@ -31,7 +31,7 @@ oltp_to_warehouse = dg.define_asset_job(
     selection=(
         dg.AssetSelection.assets(["cdc", "cut"])
         | (dg.AssetSelection.groups("raw") - LAKE).without_checks()
-        | dg.AssetSelection.groups("staging", "marts")
+        | dg.AssetSelection.groups("staging", "intermediate", "marts")
     ),
     executor_def=dg.in_process_executor,
     # A process that was killed cannot say so: past this the run counts as failed, and the sensor asks again.

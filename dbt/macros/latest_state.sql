@@ -9,6 +9,7 @@
         _partition, _offset   the highest offset seen of the key, stale changes included
         _lsn, _committed_at   position and commit time of the change that the row shows (LSN null: incremental snapshot)
         _streamed_lsn  the highest LSN streamed for the key
+        _build         number of the build that wrote the row last: what hangs on it is told by it what to look at again
     A truncate has no key: it is kept as a row whose key is null, one per partition. As no row ever leaves the table,
     the highest offset per partition is the position up to which the change log is taken in.
 
@@ -183,7 +184,8 @@ latest as (
         winners.seen_offset as _offset,
         events._lsn,
         winners.streamed_lsn as _streamed_lsn,
-        events._committed_at
+        events._committed_at,
+        {{ build_number() }} as _build
     from events
     inner join winners on events._partition = winners._partition and events._offset = winners.winning_offset
     cross join truncated

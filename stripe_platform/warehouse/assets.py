@@ -7,7 +7,7 @@ import dagster as dg
 from dagster_dbt import DbtCliResource, dbt_assets
 
 from stripe_platform.settings import Settings, load_settings
-from stripe_platform.warehouse.build import builder, mark_tested, prepare_build, publish
+from stripe_platform.warehouse.build import builder, mark_tested, models_are_others, prepare_build, publish
 from stripe_platform.warehouse.cuts import cut_to_build_on
 from stripe_platform.warehouse.dbt_events import events_with_row_counts
 from stripe_platform.warehouse.project import dbt_environment, dbt_manifest, new_run_target
@@ -34,6 +34,9 @@ def warehouse_models(
         target = new_run_target(settings, context.run.run_id)
         # Unit tests are of the models' code, on rows of their own: the tests of this repository run them.
         arguments = ["build", "--exclude-resource-type", "unit_test"]
+        if models_are_others(settings):
+            context.log.info("the models are not those of the last tested build: what they made is built anew, whole")
+            arguments.append("--full-refresh")
         invocation = dbt.cli(arguments, context=context, target_path=target)
         yield from events_with_row_counts(invocation, context.assets_def.keys_by_output_name, settings)
         if not context.assets_def.is_subset:

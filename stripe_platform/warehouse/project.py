@@ -14,10 +14,10 @@ from dagster_dbt import DbtCliResource, DbtProject
 from filelock import FileLock
 
 from stripe_platform.errors import StripePlatformError
-from stripe_platform.settings import PROJECT_ROOT, Settings
+from stripe_platform.settings import Settings
 from stripe_platform.warehouse.build import build_path
+from stripe_platform.warehouse.model_code import PROJECT_DIR
 
-PROJECT_DIR = PROJECT_ROOT / "dbt"
 # Beside the interpreter, so that it is found without an activated environment.
 DBT = Path(sys.executable).with_name("dbt")
 PARSE_LIMIT_SECONDS = 180

@@ -16,7 +16,9 @@ from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.raw.change_log import next_offsets
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.build import build_path
-from stripe_platform.warehouse.project import DBT, PROJECT_DIR, dbt_environment
+from stripe_platform.warehouse.model_code import PROJECT_DIR
+from stripe_platform.warehouse.project import DBT, dbt_environment
+from stripe_platform_tests.integration.damage import Damage
 from stripe_platform_tests.integration.test_warehouse import (
     CUSTOMER,
     EPOCH,
@@ -27,7 +29,7 @@ from stripe_platform_tests.integration.test_warehouse import (
     rows_of_build,
     write_payments,
 )
-from stripe_platform_tests.integration.warehouse_damages import DAMAGES, Damage
+from stripe_platform_tests.integration.warehouse_damages import DAMAGES
 
 LEFT_AT = datetime(2026, 2, 2, tzinfo=UTC)
 

@@ -1,41 +1,15 @@
 """Damages to a build, each with the dbt tests that are there for it."""
 
-from dataclasses import dataclass
-
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.warehouse.staging import staging_model
+from stripe_platform_tests.integration.damage import Damage, doubled, mart, null_row
+from stripe_platform_tests.integration.reporting_damages import REPORTING_DAMAGES
 from stripe_platform_tests.integration.test_warehouse import CHARGE, key
 
 PAYOUT, FEE = key(108), key(107)
 LEDGER, CHARGES, REVENUE = "ledger_money_is_conserved", "charge_money_is_conserved", "daily_revenue_is_the_ledger"
 AUTHORIZATION = "authorization_counts_are_those_of_the_charges"
 RECONCILED, PAID_OUT = "paid_payouts_are_reconciled", "payout_reconciliation_is_the_ledger"
-
-
-@dataclass(frozen=True)
-class Damage:
-    """What is wrong, the SQL that makes it so, and patterns of the names of the tests that must then fail."""
-
-    what: str
-    sql: str
-    fails: tuple[str, ...]
-
-
-def null_row(relation: str, *others: str) -> Damage:
-    table = relation.split(".")[1]
-    return Damage(
-        f"a row without values in {table}",
-        f"insert into {relation} default values",
-        (f"not_null_{table}_*", *others),
-    )
-
-
-def doubled(relation: str, condition: str, *fails: str) -> Damage:
-    return Damage(
-        f"a row of {relation.split('.')[1]} twice",
-        f"insert into {relation} select * from {relation} where {condition} limit 1",
-        fails,
-    )
 
 
 def fact(kind: str, column: str, value: str, *fails: str) -> Damage:
@@ -45,10 +19,6 @@ def fact(kind: str, column: str, value: str, *fails: str) -> Damage:
         f"update marts.fact_{kind} set {column} = {value} where {where}",
         fails,
     )
-
-
-def mart(name: str, change: str, *fails: str) -> Damage:
-    return Damage(f"a row of {name} with {change}", f"update marts.{name} set {change}", fails)
 
 
 def orphan(table: str, column: str) -> Damage:
@@ -97,6 +67,7 @@ MARTS_DAMAGES = [
     fact("transactions", "reporting_category", "'new'", "accepted_values_fact_transactions_reporting_category_*"),
     fact("transactions", "status", "'new'", "accepted_values_fact_transactions_status_*"),
     fact("transactions", "net", "net + 1", "fact_transactions_net_is_amount_less_fee", LEDGER),
+    fact("transactions", "net_reporting", "net_reporting + 1", "fact_transactions_net_reporting_is_amount_less_fee"),
     Damage(
         "a movement of revenue is larger than in the ledger",
         f"update marts.fact_transactions set amount = amount + 1, net = net + 1 where transaction_id = '{FEE}'",
@@ -136,6 +107,16 @@ MARTS_DAMAGES = [
         "revenue on a day that is no day",
         "delete from marts.dim_date where day = '2026-02-01'",
         ("relationships_daily_revenue_day_*", "relationships_authorization_rates_day_*"),
+    ),
+    mart(
+        "daily_revenue",
+        "fees_reporting = fees_reporting + 1",
+        "daily_revenue_net_reporting_is_gross_less_refunds_disputes_and_fees",
+    ),
+    mart(
+        "daily_revenue",
+        "fees_reporting = fees_reporting + 1, net_reporting = net_reporting - 1",
+        REVENUE,
     ),
     null_row("marts.daily_revenue", "daily_revenue_net_is_gross_less_refunds_disputes_and_fees", REVENUE),
     doubled("marts.daily_revenue", "true", "daily_revenue_has_one_row_per_day_merchant_and_currency", REVENUE),
@@ -237,4 +218,5 @@ DAMAGES = [
     *RECONCILIATION_DAMAGES,
     *REFERENCE_DAMAGES,
     *AUTHORIZATION_DAMAGES,
+    *REPORTING_DAMAGES,
 ]
