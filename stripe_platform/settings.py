@@ -131,6 +131,8 @@ class Settings(BaseSettings):
     # Who runs dbt and publishes, and who loads the change log.
     snowflake_role: str = "stripe_transformer"
     snowflake_loader_role: str = "stripe_loader"
+    # Whether marts are published under the policies of deploy/snowflake/05_policies.sql, and to the analysts.
+    snowflake_is_governed: bool = True
     # Another address than the account's own: a private link, or an emulator.
     snowflake_url: AnyHttpUrl | None = None
 

@@ -7,9 +7,10 @@ import dagster as dg
 from dagster_dbt import DbtCliResource, dbt_assets
 
 from stripe_platform.settings import Settings, load_settings
-from stripe_platform.warehouse.build import builder, mark_tested, models_are_others, prepare_build, publish
+from stripe_platform.warehouse.build import builder
 from stripe_platform.warehouse.cuts import cut_to_build_on
 from stripe_platform.warehouse.dbt_events import events_with_row_counts
+from stripe_platform.warehouse.engines import engine_of
 from stripe_platform.warehouse.project import dbt_environment, dbt_manifest, new_run_target
 from stripe_platform.warehouse.translator import FRESH, WarehouseTranslator
 
@@ -26,21 +27,22 @@ def warehouse_models(
     context: dg.AssetExecutionContext, dbt: DbtCliResource, settings: dg.ResourceParam[Settings]
 ) -> Iterator[Any]:
     """Staging and marts on the cut of this run, tested; a failing test leaves the published marts as they are."""
+    engine = engine_of(settings)
     with builder(settings), dbt_environment(settings):
         cut = cut_to_build_on(settings, context.run.run_id)
-        used = prepare_build(settings, cut)
+        used = engine.prepare_build(settings, cut)
         if used != cut:
             context.log.info(f"another run has built on the newer cut {used.id}: building on it, not on {cut.id}")
         target = new_run_target(settings, context.run.run_id)
         # Unit tests are of the models' code, on rows of their own: the tests of this repository run them.
         arguments = ["build", "--exclude-resource-type", "unit_test"]
-        if models_are_others(settings):
+        if engine.models_are_others(settings):
             context.log.info("the models are not those of the last tested build: what they made is built anew, whole")
             arguments.append("--full-refresh")
         invocation = dbt.cli(arguments, context=context, target_path=target)
         yield from events_with_row_counts(invocation, context.assets_def.keys_by_output_name, settings)
         if not context.assets_def.is_subset:
-            mark_tested(settings)
+            engine.mark_tested(settings)
 
 
 @dg.asset(
@@ -53,7 +55,7 @@ def warehouse_models(
 )
 def published_marts(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
     """The file that every reader opens: the build whose tests have passed, put in place in one step."""
-    publication = publish(settings)
+    publication = engine_of(settings).publish(settings)
     return dg.MaterializeResult(
         metadata={
             "cut": publication.cut.id,

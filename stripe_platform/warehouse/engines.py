@@ -1,14 +1,17 @@
 """What the platform asks of the engine that holds the marts: which one it is, is decided here and nowhere else."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from stripe_platform.cdc.cut import Cut
 from stripe_platform.settings import Settings, WarehouseEngine
+from stripe_platform.warehouse import answer as duckdb_answer
 from stripe_platform.warehouse import build as duckdb
 from stripe_platform.warehouse import row_counts as duckdb_rows
+from stripe_platform.warehouse.answer import Answer
 from stripe_platform.warehouse.snowflake import build as snowflake
-from stripe_platform.warehouse.snowflake import query as snowflake_rows
+from stripe_platform.warehouse.snowflake import query as snowflake_query
 
 
 @dataclass(frozen=True)
@@ -16,22 +19,32 @@ class Engine:
     """The steps of a build, each with the promises of its namesake in `warehouse.build`."""
 
     prepare_build: Callable[[Settings, Cut], Cut]
+    models_are_others: Callable[[Settings], bool]
     mark_tested: Callable[[Settings], None]
     publish: Callable[[Settings], duckdb.Publication]
     published_cut: Callable[[Settings], Cut | None]
     row_counts: Callable[[Settings, list[str]], dict[str, int]]
+    answer: Callable[[Settings, str], AbstractContextManager[Answer]]
 
 
 ENGINES: Mapping[WarehouseEngine, Engine] = {
     WarehouseEngine.DUCKDB: Engine(
-        duckdb.prepare_build, duckdb.mark_tested, duckdb.publish, duckdb.published_cut, duckdb_rows.row_counts
+        duckdb.prepare_build,
+        duckdb.models_are_others,
+        duckdb.mark_tested,
+        duckdb.publish,
+        duckdb.published_cut,
+        duckdb_rows.row_counts,
+        duckdb_answer.answer,
     ),
     WarehouseEngine.SNOWFLAKE: Engine(
         snowflake.prepare_build,
+        snowflake.models_are_others,
         snowflake.mark_tested,
         snowflake.publish,
         snowflake.published_cut,
-        snowflake_rows.row_counts,
+        snowflake_query.row_counts,
+        snowflake_query.answer,
     ),
 }
 

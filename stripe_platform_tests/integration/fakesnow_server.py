@@ -8,6 +8,7 @@ again by Snowflake's connector for a minute).
 import os
 import re
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -53,7 +54,8 @@ class Sessions(dict[str, FakeSnowflakeConnection]):
     """Closing one ends its transaction, as Snowflake does."""
 
     def __delitem__(self, token: str) -> None:
-        self[token]._duck_conn.close()
+        with suppress(duckdb.TransactionException):
+            self[token]._duck_conn.rollback()
         super().__delitem__(token)
 
 

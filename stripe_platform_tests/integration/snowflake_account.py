@@ -34,6 +34,8 @@ def account(home: Path) -> Iterator[Settings]:
             snowflake_account="fakesnow",
             snowflake_user="stripe_platform",
             snowflake_private_key_path=key,
+            # fakesnow has neither policies nor roles.
+            snowflake_is_governed=False,
             snowflake_url=f"http://127.0.0.1:{port}",
         )
     finally:

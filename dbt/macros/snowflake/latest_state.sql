@@ -175,7 +175,8 @@ latest as (
         winners.seen_offset as _offset,
         events._lsn,
         winners.streamed_lsn as _streamed_lsn,
-        events._committed_at
+        events._committed_at,
+        {{ build_number() }} as _build
     from events
     inner join winners on events._partition = winners._partition and events._offset = winners.winning_offset
     cross join truncated

@@ -6,6 +6,7 @@ marts. As on DuckDB, whoever builds or publishes holds the lock of this host.
 """
 
 from datetime import timedelta
+from typing import Any, NamedTuple
 
 from snowflake.connector import SnowflakeConnection
 
@@ -25,14 +26,26 @@ from stripe_platform.warehouse.build import (
     builder,
 )
 from stripe_platform.warehouse.change_log_views import read_raw
+from stripe_platform.warehouse.model_code import digest_of_models
 from stripe_platform.warehouse.snowflake.connection import SnowflakeRefused, connected, run, transaction
 from stripe_platform.warehouse.snowflake.load import LoadedFromAnotherTopic, load_change_log
 
 NO_SUCH_OBJECT = 2003
-BUILD = (
-    "create table if not exists meta.build "
-    "(number number(38,0), cut_id text, made_at timestamp_tz, cut text, is_tested boolean)"
+# What the models know of a build, as on DuckDB, and which build each of them holds.
+TABLES = (
+    "create table if not exists meta.build (cut_id text, made_at timestamp_tz, cut text, is_tested boolean, "
+    "number number(38,0), models text)",
+    "create table if not exists meta.model_builds (model text, number number(38,0))",
 )
+
+
+class _Build(NamedTuple):
+    """A row of `meta.build`: `models` is the digest of the code that the last tested build was made by."""
+
+    number: int
+    cut: Cut
+    is_tested: bool
+    models: str | None
 
 
 class AnotherHostBuilds(StripePlatformError):
@@ -65,50 +78,60 @@ def prepare_build(settings: Settings, cut: Cut) -> Cut:
     tables = {name: read_raw(settings, name) for name in TABLES_BY_NAME}
     _require_same_topics(cut, tables)
     with connected(settings, settings.snowflake_loader_role) as connection:
-        run(connection, "make the table of builds", BUILD)
-        number, held, _ = _held_build(connection)
-        if held:
-            for table in sorted(_recreated(held, cut)):
+        for statement in TABLES:
+            run(connection, "make the tables of builds", statement)
+        if held := _held_build(connection):
+            for table in sorted(_recreated(held.cut, cut)):
                 raise LoadedFromAnotherTopic(table)
-            cut = _newer(held, cut)
+            cut = _newer(held.cut, cut)
         _require_all_up_to(cut, tables)
         # Before the load: killed in the midst of it, the next run goes on with this cut or a later one.
-        _store(connection, number, cut)
+        _begin(connection, held, cut)
     load_change_log(settings, tables, cut)
     return cut
+
+
+def models_are_others(settings: Settings) -> bool:
+    """Whether the models' code is not that of the last tested build: what it made must then be built anew, whole."""
+    with connected(settings, settings.snowflake_role) as connection:
+        held = _held_build(connection)
+    return held is None or held.models != digest_of_models()
 
 
 def mark_tested(settings: Settings) -> None:
     """Say that all models were built on the prepared cut and all blocking tests passed. The caller holds `builder`."""
     with connected(settings, settings.snowflake_role) as connection:
-        run(connection, "mark the build as tested", "update meta.build set is_tested = true")
+        statement = "update meta.build set is_tested = true, models = %s"
+        run(connection, "mark the build as tested", statement, [digest_of_models()])
 
 
 def publish(settings: Settings, *, timeout: timedelta = timedelta(minutes=10)) -> Publication:
     """Put the tested marts in the place of the published ones, in one step; `NothingTested` when none are."""
     schema = settings.snowflake_schema
     with builder(settings, timeout=timeout), connected(settings, settings.snowflake_role) as connection:
-        _, cut, is_tested = _held_build(connection)
-        if cut is None or not is_tested:
+        held = _held_build(connection)
+        if held is None or not held.is_tested:
             raise NothingTested(schema)
-        for what, statement in publication(schema):
+        for what, statement in publication(schema, is_governed=settings.snowflake_is_governed):
             run(connection, what, statement)
-        return Publication(cut, _bytes(connection, schema))
+        return Publication(held.cut, _bytes(connection, schema))
 
 
-def publication(schema: str) -> list[tuple[str, str]]:
+def publication(schema: str, *, is_governed: bool) -> list[tuple[str, str]]:
     """The statements of a publication, and what each of them does; only the swap changes what people read."""
     following = f"{schema}_next"
-    return [
+    steps = [
         ("clone the tested marts", f"create or replace transient schema {following} clone {schema}_build"),
         (
             "say which cut they hold",
             f"create or replace transient table {following}.published_cut as select cut_id, made_at, cut "
             "from meta.build",
         ),
+        ("open them to their readers", f"call governance.open_to_readers('{following}')"),
         ("publish the marts", f"alter schema {following} swap with {schema}"),
         ("drop the marts of before", f"drop schema if exists {following}"),
     ]
+    return [step for step in steps if is_governed or "governance" not in step[1]]
 
 
 def published_cut(settings: Settings) -> Cut | None:
@@ -118,29 +141,32 @@ def published_cut(settings: Settings) -> Cut | None:
     return Cut.from_json(found[0][0]) if found else None
 
 
-def _held_build(connection: SnowflakeConnection) -> tuple[int, Cut | None, bool]:
-    """Number and cut of the build that was prepared last, and whether it passed; 0 before the first."""
-    for number, cut, is_tested in _rows_if_there(connection, "select number, cut, is_tested from meta.build"):
-        return int(number), Cut.from_json(cut), bool(is_tested)
-    return 0, None, False
+def _held_build(connection: SnowflakeConnection) -> _Build | None:
+    """The build that was prepared last; None before the first."""
+    for number, cut, is_tested, models in _rows_if_there(
+        connection, "select number, cut, is_tested, models from meta.build"
+    ):
+        return _Build(int(number), Cut.from_json(cut), bool(is_tested), models)
+    return None
 
 
-def _store(connection: SnowflakeConnection, held: int, cut: Cut) -> None:
+def _begin(connection: SnowflakeConnection, held: _Build | None, cut: Cut) -> None:
     """The next build, untested, in the place of the held one."""
+    number, models = (held.number, held.models) if held else (0, None)
     with transaction(connection):
-        ((deleted,),) = run(connection, "end the build before", "delete from meta.build where number = %s", [held])
+        ((deleted,),) = run(connection, "end the build before", "delete from meta.build where number = %s", [number])
         if held and int(deleted) != 1:
             raise AnotherHostBuilds
         run(
             connection,
             "begin a build",
-            "insert into meta.build (number, cut_id, made_at, cut, is_tested) "
-            "select %s, %s, cast(%s as timestamp_tz), %s, false",
-            [held + 1, cut.id, cut.made_at.isoformat(), cut.to_json()],
+            "insert into meta.build (cut_id, made_at, cut, is_tested, number, models) "
+            "select %s, cast(%s as timestamp_tz), %s, false, %s, %s",
+            [cut.id, cut.made_at.isoformat(), cut.to_json(), number + 1, models],
         )
 
 
-def _rows_if_there(connection: SnowflakeConnection, query: str) -> list[tuple[object, ...]]:
+def _rows_if_there(connection: SnowflakeConnection, query: str) -> list[tuple[Any, ...]]:
     try:
         return run(connection, "read which cut is held", query)
     except SnowflakeRefused as refused:

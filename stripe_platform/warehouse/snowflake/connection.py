@@ -87,6 +87,24 @@ def connection_arguments(settings: Settings) -> dict[str, Any]:
     return arguments | address(settings)
 
 
+def profile_variables(settings: Settings) -> dict[str, str]:
+    """What `dbt/profiles.yml` reads of the environment; errors as `connection_arguments`."""
+    connection_arguments(settings)
+    passphrase = settings.snowflake_private_key_passphrase
+    variables = {
+        "SNOWFLAKE_ACCOUNT": settings.snowflake_account,
+        "SNOWFLAKE_USER": settings.snowflake_user,
+        "SNOWFLAKE_PRIVATE_KEY_PATH": settings.snowflake_private_key_path,
+        "SNOWFLAKE_PRIVATE_KEY_PASSPHRASE": passphrase.get_secret_value() if passphrase else "",
+        "SNOWFLAKE_ROLE": settings.snowflake_role,
+        "SNOWFLAKE_WAREHOUSE": settings.snowflake_warehouse,
+        "SNOWFLAKE_DATABASE": settings.snowflake_database,
+        "SNOWFLAKE_SCHEMA": settings.snowflake_schema,
+        **{f"SNOWFLAKE_{name.upper()}": part for name, part in address(settings).items()},
+    }
+    return {name: str(value) for name, value in variables.items()}
+
+
 def address(settings: Settings) -> dict[str, Any]:
     """Host, port and protocol where `SNOWFLAKE_URL` is set; nothing where the account's own address is meant."""
     url = settings.snowflake_url
@@ -123,7 +141,7 @@ def transaction(connection: SnowflakeConnection) -> Iterator[None]:
     run(connection, "begin a transaction", "begin")
     try:
         yield
+        run(connection, "commit", "commit")
     except BaseException:
         connection.rollback()
         raise
-    run(connection, "commit", "commit")

@@ -2,27 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from snowflake.connector.errors import Error
 
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.query_failed import QueryFailed
+from stripe_platform.warehouse.answer import BATCH, Answer, QueryFailed
 from stripe_platform.warehouse.snowflake.connection import connected, run
 
-BATCH = 10_000
 
 
 @contextmanager
-def result(settings: Settings, sql: str) -> Iterator[tuple[list[str], Iterator[list[tuple[Any, ...]]]]]:
-    """Column names in lower case, and the rows in batches that are read as they are asked for."""
+def answer(settings: Settings, sql: str) -> Iterator[Answer]:
+    """What the published marts answer, column names in lower case; `QueryFailed` when Snowflake refuses."""
     with connected(settings, settings.snowflake_role) as connection, connection.cursor() as cursor:
         try:
             cursor.execute(sql)
             names = [column.name.lower() for column in cursor.description]
-            yield names, iter(lambda: [tuple(row) for row in cursor.fetchmany(BATCH)], [])
         except Error as error:
             raise QueryFailed(str(error.msg)) from error
+        yield names, iter(lambda: [tuple(row) for row in cursor.fetchmany(BATCH)], [])
 
 
 def row_counts(settings: Settings, models: Sequence[str]) -> dict[str, int]:
