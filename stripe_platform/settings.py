@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     # Read when WAREHOUSE=snowflake (docs/snowflake.md): the first three have no default.
     snowflake_account: str | None = None
     snowflake_user: str | None = None
-    snowflake_private_key_path: Path | None = None
+    snowflake_private_key_path: Annotated[Path, AfterValidator(_absolute)] | None = None
     snowflake_private_key_passphrase: SecretStr | None = None
     snowflake_database: str = "stripe"
     # Where people find the published marts; they are built in `<schema>_build`.

@@ -1,7 +1,8 @@
 """What the published warehouse answers to one statement."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import duckdb
@@ -12,6 +13,8 @@ from stripe_platform.warehouse.published import published_connection
 
 BATCH = 10_000
 
+# Gives all rows of a query, as often as it is asked.
+Reader = Callable[[str], list[tuple[Any, ...]]]
 # Column names, and the rows in batches that are read as they are asked for.
 Answer = tuple[list[str], Iterator[list[tuple[Any, ...]]]]
 
@@ -29,6 +32,13 @@ def answer(settings: Settings, sql: str) -> Iterator[Answer]:
         except duckdb.Error as error:
             raise QueryFailed(str(error)) from error
         yield [column[0] for column in connection.description or []], _batches(connection)
+
+
+@contextmanager
+def reader(settings: Settings, limit: timedelta) -> Iterator[Reader]:
+    """Reads one published build for as long as the block lasts; errors as `published_connection`."""
+    with published_connection(settings, limit=limit) as connection:
+        yield lambda sql: connection.execute(sql).fetchall()
 
 
 def _batches(connection: duckdb.DuckDBPyConnection) -> Iterator[list[tuple[Any, ...]]]:

@@ -49,12 +49,12 @@ def warehouse_models(
     key=PUBLISHED_KEY,
     deps=[key for key in sorted(warehouse_models.keys) if key.path[0] == "marts"],
     group_name="marts",
-    kinds={"duckdb"},
+    kinds={str(load_settings().warehouse)},
     owners=["team:warehouse"],
     freshness_policy=FRESH,
 )
 def published_marts(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
-    """The file that every reader opens: the build whose tests have passed, put in place in one step."""
+    """What every reader opens: the build whose tests have passed, put in place in one step."""
     publication = engine_of(settings).publish(settings)
     return dg.MaterializeResult(
         metadata={

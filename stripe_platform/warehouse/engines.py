@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 
 from stripe_platform.cdc.cut import Cut
 from stripe_platform.settings import Settings, WarehouseEngine
 from stripe_platform.warehouse import answer as duckdb_answer
 from stripe_platform.warehouse import build as duckdb
 from stripe_platform.warehouse import row_counts as duckdb_rows
-from stripe_platform.warehouse.answer import Answer
+from stripe_platform.warehouse.answer import Answer, Reader
 from stripe_platform.warehouse.snowflake import build as snowflake
 from stripe_platform.warehouse.snowflake import query as snowflake_query
 
@@ -25,6 +26,7 @@ class Engine:
     published_cut: Callable[[Settings], Cut | None]
     row_counts: Callable[[Settings, list[str]], dict[str, int]]
     answer: Callable[[Settings, str], AbstractContextManager[Answer]]
+    reader: Callable[[Settings, timedelta], AbstractContextManager[Reader]]
 
 
 ENGINES: Mapping[WarehouseEngine, Engine] = {
@@ -36,6 +38,7 @@ ENGINES: Mapping[WarehouseEngine, Engine] = {
         duckdb.published_cut,
         duckdb_rows.row_counts,
         duckdb_answer.answer,
+        duckdb_answer.reader,
     ),
     WarehouseEngine.SNOWFLAKE: Engine(
         snowflake.prepare_build,
@@ -45,6 +48,7 @@ ENGINES: Mapping[WarehouseEngine, Engine] = {
         snowflake.published_cut,
         snowflake_query.row_counts,
         snowflake_query.answer,
+        snowflake_query.reader,
     ),
 }
 

@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.answer import QueryFailed as QueryFailed
 from stripe_platform.warehouse.engines import engine_of
 
 ROWS_FOR_PEOPLE = 200

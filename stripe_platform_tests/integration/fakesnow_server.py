@@ -76,7 +76,7 @@ def teach() -> None:
             raise ProgrammingError(text, errno=1, sqlstate="0A000") from unsupported
 
     FakeSnowflakeCursor.execute = taught  # type: ignore[method-assign]
-    server.sessions = Sessions()
+    vars(server)["sessions"] = Sessions()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""DuckDB and Snowflake (fakesnow's server, the real connector, the real dbt-snowflake) give the same rows of every model.
+"""DuckDB and Snowflake give the same rows of every model: fakesnow's server, the real connector and dbt-snowflake.
 
 Both build from one change log, each by its own load path, in several steps: what the first build makes whole, the later
 ones change by the rows that changed.
@@ -22,7 +22,8 @@ from stripe_platform.raw.change_log import next_offsets
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.build import build_path, builder, publish
 from stripe_platform.warehouse.engines import engine_of
-from stripe_platform.warehouse.project import DBT, PROJECT_DIR, dbt_environment
+from stripe_platform.warehouse.model_code import PROJECT_DIR
+from stripe_platform.warehouse.project import DBT, dbt_environment
 from stripe_platform.warehouse.query import query_rows
 from stripe_platform.warehouse.snowflake.build import NothingTested
 from stripe_platform.warehouse.snowflake.connection import connected, run

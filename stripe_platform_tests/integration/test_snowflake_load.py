@@ -60,7 +60,9 @@ def places(lake: Lake) -> list[tuple[int, int]]:
 
 
 def next_offset(lake: Lake) -> int:
-    ((offset,),) = rows(lake, f"select next_offset from meta.raw_offsets where table_name = '{TABLE}' and partition = 0")
+    ((offset,),) = rows(
+        lake, f"select next_offset from meta.raw_offsets where table_name = '{TABLE}' and partition = 0"
+    )
     return int(offset)
 
 

@@ -1,8 +1,8 @@
 """The build on Snowflake, and its publication as the marts that people read.
 
-dbt builds the marts in `<schema>_build`; people read `<schema>`. Once the tests have passed, a clone of the first (no row
-is copied) changes its name with the second, in one statement. A failing test, or a crash, leaves the last published
-marts. As on DuckDB, whoever builds or publishes holds the lock of this host.
+dbt builds the marts in `<schema>_build`; people read `<schema>`. Once the tests have passed, a clone of the first (no
+row is copied) changes its name with the second, in one statement. A failing test, or a crash, leaves the last
+published marts. As on DuckDB, whoever builds or publishes holds the lock of this host.
 """
 
 from datetime import timedelta

@@ -64,8 +64,8 @@ class LoadIncomplete(StripePlatformError):
 def load_change_log(settings: Settings, tables: Mapping[str, RawTable], cut: Cut) -> dict[str, int]:
     """Take the changes below the cut that Snowflake has not; {table: number of changes loaded now}.
 
-    Harmless to repeat and to run beside itself: each change is loaded once. `tables` are the logs as they are now, which
-    reach the cut. `LoadedFromAnotherTopic` and `ColumnNeedsAnotherType` before anything is loaded of that table,
+    Harmless to repeat and to run beside itself: each change is loaded once. `tables` are the logs as they are now,
+    which reach the cut. `LoadedFromAnotherTopic` and `ColumnNeedsAnotherType` before anything is loaded of that table,
     `LoadIncomplete` and `SnowflakeRefused` with nothing changed by the failed load.
     """
     with connected(settings, settings.snowflake_loader_role) as connection:

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 from snowflake.connector.errors import Error
 
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.answer import BATCH, Answer, QueryFailed
+from stripe_platform.warehouse.answer import BATCH, Answer, QueryFailed, Reader
 from stripe_platform.warehouse.snowflake.connection import connected, run
-
 
 
 @contextmanager
@@ -21,6 +21,13 @@ def answer(settings: Settings, sql: str) -> Iterator[Answer]:
         except Error as error:
             raise QueryFailed(str(error.msg)) from error
         yield names, iter(lambda: [tuple(row) for row in cursor.fetchmany(BATCH)], [])
+
+
+@contextmanager
+def reader(settings: Settings, limit: timedelta) -> Iterator[Reader]:
+    """Reads the published marts, and whatever else is there, in one session; `limit` is the connection's own."""
+    with connected(settings, settings.snowflake_role) as connection:
+        yield lambda sql: run(connection, "answer a query", sql)
 
 
 def row_counts(settings: Settings, models: Sequence[str]) -> dict[str, int]:
