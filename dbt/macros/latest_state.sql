@@ -18,6 +18,10 @@
     shares the row of the truncates, whose LSN it leaves as it is.
 -#}
 {% macro latest_state(table, key) -%}
+{{ adapter.dispatch('latest_state')(table, key) }}
+{%- endmacro %}
+
+{% macro default__latest_state(table, key) -%}
 {{ config(
     materialized='incremental',
     incremental_strategy='latest_state',
@@ -280,6 +284,10 @@ select * from latest
 
 {#- Replaces the state of every key in the batch: delete and insert in dbt's one transaction. -#}
 {% macro get_incremental_latest_state_sql(arguments) -%}
+    {{ adapter.dispatch('get_incremental_latest_state_sql')(arguments) }}
+{%- endmacro %}
+
+{% macro default__get_incremental_latest_state_sql(arguments) -%}
     {%- set columns = get_quoted_csv(arguments['dest_columns'] | map(attribute='name')) -%}
     delete from {{ arguments['target_relation'] }} as state
     using {{ arguments['temp_relation'] }} as batch

@@ -25,6 +25,7 @@
     unique_key=key,
     on_schema_change='append_new_columns',
     meta={'present': present},
+    tmp_relation_type='transient',
 ) }}
 {%- endmacro %}
 
@@ -114,6 +115,10 @@ from (
 
 {#- Takes the rows of every touched key away and puts those that are still there in their place. -#}
 {% macro get_incremental_touched_sql(arguments) -%}
+    {{ adapter.dispatch('get_incremental_touched_sql')(arguments) }}
+{%- endmacro %}
+
+{% macro default__get_incremental_touched_sql(arguments) -%}
     {%- set columns = get_quoted_csv(arguments['dest_columns'] | map(attribute='name')) -%}
     {%- set key = arguments['unique_key'] -%}
     delete from {{ arguments['target_relation'] }}

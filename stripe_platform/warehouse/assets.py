@@ -9,10 +9,11 @@ from dagster_dbt import DbtCliResource, dbt_assets
 from pydantic import Field
 
 from stripe_platform.settings import Settings, load_settings
-from stripe_platform.warehouse.build import builder, mark_tested, models_are_others, prepare_build, publish
+from stripe_platform.warehouse.build import builder
 from stripe_platform.warehouse.column_lineage import events_with_column_lineage
 from stripe_platform.warehouse.cuts import cut_to_build_on
 from stripe_platform.warehouse.dbt_events import events_with_row_counts
+from stripe_platform.warehouse.engines import engine_of
 from stripe_platform.warehouse.project import dbt_environment, dbt_manifest, new_run_target
 from stripe_platform.warehouse.translator import FRESH, WarehouseTranslator
 
@@ -46,13 +47,14 @@ def warehouse_models(
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[Any]:
     """Staging and marts on the cut of this run, tested; a failing test leaves the published marts as they are."""
+    engine = engine_of(settings)
     with builder(settings), dbt_environment(settings):
         cut = cut_to_build_on(settings, context.run.run_id)
-        used = prepare_build(settings, cut)
+        used = engine.prepare_build(settings, cut)
         if used != cut:
             context.log.info(f"another run has built on the newer cut {used.id}: building on it, not on {cut.id}")
         target = new_run_target(settings, context.run.run_id)
-        others = models_are_others(settings)
+        others = engine.models_are_others(settings)
         if others:
             context.log.info("the models are not those of the last tested build: what they made is built anew, whole")
         invocation = dbt.cli(build_arguments(config, whole=others), context=context, target_path=target)
@@ -60,7 +62,7 @@ def warehouse_models(
         counted = events_with_row_counts(invocation, keys, settings)
         yield from events_with_column_lineage(counted, invocation, keys, settings)
         if not context.assets_def.is_subset:
-            mark_tested(settings)
+            engine.mark_tested(settings)
 
 
 def build_arguments(config: BuildConfig, *, whole: bool) -> list[str]:
@@ -78,13 +80,13 @@ def build_arguments(config: BuildConfig, *, whole: bool) -> list[str]:
     key=PUBLISHED_KEY,
     deps=[key for key in sorted(warehouse_models.keys) if key.path[0] == "marts"],
     group_name="marts",
-    kinds={"duckdb"},
+    kinds={str(load_settings().warehouse)},
     owners=["team:warehouse"],
     freshness_policy=FRESH,
 )
 def published_marts(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
-    """The file that every reader opens: the build whose tests have passed, put in place in one step."""
-    publication = publish(settings)
+    """What every reader opens: the build whose tests have passed, put in place in one step."""
+    publication = engine_of(settings).publish(settings)
     return dg.MaterializeResult(
         metadata={
             "cut": publication.cut.id,
