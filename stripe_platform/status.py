@@ -24,7 +24,8 @@ from stripe_platform.oltp.tables import CAPTURED_TABLES, TABLES_BY_NAME
 from stripe_platform.raw.change_log import row_count
 from stripe_platform.raw.lag import raw_lag
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.published import published_connection
+from stripe_platform.warehouse.answer import Reader
+from stripe_platform.warehouse.engines import engine_of
 from stripe_platform.warehouse.staging import staging_model
 
 T = TypeVar("T")
@@ -222,28 +223,28 @@ class Warehouse(NamedTuple):
 
 def _warehouse(settings: Settings) -> Warehouse:
     """Opened once for everything, so that an unreadable file costs its limit once."""
-    with published_connection(settings, limit=WAREHOUSE_LIMIT) as connection:
-        rows = {table: _or_none(partial(_staging_rows, connection, table)) for table in TABLES_BY_NAME}
-        revenue = _or_none(lambda: _revenue(connection)) or []
+    with engine_of(settings).reader(settings, WAREHOUSE_LIMIT) as read:
+        rows = {table: _or_none(partial(_staging_rows, read, table)) for table in TABLES_BY_NAME}
+        revenue = _or_none(lambda: _revenue(read)) or []
     return Warehouse({table: count for table, count in rows.items() if count is not None}, revenue)
 
 
-def _staging_rows(connection: duckdb.DuckDBPyConnection, table: str) -> int:
-    ((rows,),) = connection.execute(f"select count(*) from staging.{staging_model(table)}").fetchall()
+def _staging_rows(read: Reader, table: str) -> int:
+    ((rows,),) = read(f"select count(*) from staging.{staging_model(table)}")
     return int(rows)
 
 
-def _revenue(connection: duckdb.DuckDBPyConnection) -> list[Revenue]:
-    rows = connection.execute(
+def _revenue(read: Reader) -> list[Revenue]:
+    rows = read(
         f"""
         with days as (select distinct day from marts.daily_revenue order by day desc limit {REVENUE_DAYS})
-        select cast(day as varchar), currency, exponent, sum(gross)::bigint, sum(refunds)::bigint,
-            sum(disputes)::bigint, sum(fees)::bigint, sum(net)::bigint
+        select cast(day as varchar), currency, exponent, cast(sum(gross) as bigint), cast(sum(refunds) as bigint),
+            cast(sum(disputes) as bigint), cast(sum(fees) as bigint), cast(sum(net) as bigint)
         from marts.daily_revenue
         join staging.stg_currencies on stg_currencies.code = currency
         where day in (select day from days)
-        group by all
-        order by all
+        group by 1, 2, 3
+        order by 1, 2, 3
         """
-    ).fetchall()
+    )
     return [Revenue(**dict(zip(Revenue.model_fields, row, strict=True))) for row in rows]
