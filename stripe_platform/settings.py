@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 from psycopg.conninfo import make_conninfo
-from pydantic import AfterValidator, ByteSize, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, AnyHttpUrl, ByteSize, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
@@ -37,6 +37,7 @@ class WarehouseEngine(StrEnum):
     """The engine that dbt builds the marts on."""
 
     DUCKDB = "duckdb"
+    SNOWFLAKE = "snowflake"
 
 
 class MissingSecret(StripePlatformError):
@@ -114,9 +115,27 @@ class Settings(BaseSettings):
     mongodb_port: Port = 27017
     mongodb_database: str = "stripe"
     dagster_port: Port = 3000
+    dashboard_port: Port = 8501
     api_port: Port = 8000
     # Where the continuous mode serves its metrics.
     metrics_port: Port = 9464
+
+    # Read when WAREHOUSE=snowflake (docs/snowflake.md): the first three have no default.
+    snowflake_account: str | None = None
+    snowflake_user: str | None = None
+    snowflake_private_key_path: Annotated[Path, AfterValidator(_absolute)] | None = None
+    snowflake_private_key_passphrase: SecretStr | None = None
+    snowflake_database: str = "stripe"
+    # Where people find the published marts; they are built in `<schema>_build`.
+    snowflake_schema: str = "marts"
+    snowflake_warehouse: str = "stripe_transforming"
+    # Who runs dbt and publishes, and who loads the change log.
+    snowflake_role: str = "stripe_transformer"
+    snowflake_loader_role: str = "stripe_loader"
+    # Whether marts are published under the policies of deploy/snowflake/05_policies.sql, and to the analysts.
+    snowflake_is_governed: bool = True
+    # Another address than the account's own: a private link, or an emulator.
+    snowflake_url: AnyHttpUrl | None = None
 
     # Below it nothing is started and no batch is written; a figure or a text like 5GB.
     least_free_bytes: ByteSize = ByteSize(1_000_000_000)

@@ -18,12 +18,14 @@ from stripe_platform.cdc.observation import TopicState, topic_states
 from stripe_platform.cdc.slot import Slot, slot_state
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.local.stack import server_states
+from stripe_platform.money import major_units
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.tables import CAPTURED_TABLES, TABLES_BY_NAME
 from stripe_platform.raw.change_log import row_count
 from stripe_platform.raw.lag import raw_lag
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.published import published_connection
+from stripe_platform.warehouse.answer import Reader
+from stripe_platform.warehouse.engines import engine_of
 from stripe_platform.warehouse.staging import staging_model
 
 T = TypeVar("T")
@@ -146,6 +148,7 @@ def urls(settings: Settings) -> dict[str, str]:
     """Where each server listens; no password in any of them."""
     return {
         "Dagster": f"http://127.0.0.1:{settings.dagster_port}",
+        "Dashboard": f"http://127.0.0.1:{settings.dashboard_port}",
         "Kafka Connect": settings.connect_url,
         "PostgreSQL": f"postgresql://{settings.postgres_user}@{settings.postgres_host}:"
         f"{settings.postgres_port}/{settings.postgres_database}",
@@ -197,13 +200,6 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def major_units(amount: int, exponent: int) -> str:
-    """`amount` minor units as a decimal text: (-123456, 2) is "-1,234.56"."""
-    whole, fraction = divmod(abs(amount), 10**exponent)
-    text = f"{whole:,}" + (f".{fraction:0{exponent}d}" if exponent else "")
-    return f"-{text}" if amount < 0 else text
-
-
 def _or_none(read: Callable[[], T]) -> T | None:
     try:
         return read()
@@ -227,28 +223,28 @@ class Warehouse(NamedTuple):
 
 def _warehouse(settings: Settings) -> Warehouse:
     """Opened once for everything, so that an unreadable file costs its limit once."""
-    with published_connection(settings, limit=WAREHOUSE_LIMIT) as connection:
-        rows = {table: _or_none(partial(_staging_rows, connection, table)) for table in TABLES_BY_NAME}
-        revenue = _or_none(lambda: _revenue(connection)) or []
+    with engine_of(settings).reader(settings, WAREHOUSE_LIMIT) as read:
+        rows = {table: _or_none(partial(_staging_rows, read, table)) for table in TABLES_BY_NAME}
+        revenue = _or_none(lambda: _revenue(read)) or []
     return Warehouse({table: count for table, count in rows.items() if count is not None}, revenue)
 
 
-def _staging_rows(connection: duckdb.DuckDBPyConnection, table: str) -> int:
-    ((rows,),) = connection.execute(f"select count(*) from staging.{staging_model(table)}").fetchall()
+def _staging_rows(read: Reader, table: str) -> int:
+    ((rows,),) = read(f"select count(*) from staging.{staging_model(table)}")
     return int(rows)
 
 
-def _revenue(connection: duckdb.DuckDBPyConnection) -> list[Revenue]:
-    rows = connection.execute(
+def _revenue(read: Reader) -> list[Revenue]:
+    rows = read(
         f"""
         with days as (select distinct day from marts.daily_revenue order by day desc limit {REVENUE_DAYS})
-        select cast(day as varchar), currency, exponent, sum(gross)::bigint, sum(refunds)::bigint,
-            sum(disputes)::bigint, sum(fees)::bigint, sum(net)::bigint
+        select cast(day as varchar), currency, exponent, cast(sum(gross) as bigint), cast(sum(refunds) as bigint),
+            cast(sum(disputes) as bigint), cast(sum(fees) as bigint), cast(sum(net) as bigint)
         from marts.daily_revenue
         join staging.stg_currencies on stg_currencies.code = currency
         where day in (select day from days)
-        group by all
-        order by all
+        group by 1, 2, 3
+        order by 1, 2, 3
         """
-    ).fetchall()
+    )
     return [Revenue(**dict(zip(Revenue.model_fields, row, strict=True))) for row in rows]

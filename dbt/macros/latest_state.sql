@@ -9,6 +9,7 @@
         _partition, _offset   the highest offset seen of the key, stale changes included
         _lsn, _committed_at   position and commit time of the change that the row shows (LSN null: incremental snapshot)
         _streamed_lsn  the highest LSN streamed for the key
+        _build         number of the build that wrote the row last: what hangs on it is told by it what to look at again
     A truncate has no key: it is kept as a row whose key is null, one per partition. As no row ever leaves the table,
     the highest offset per partition is the position up to which the change log is taken in.
 
@@ -17,6 +18,10 @@
     shares the row of the truncates, whose LSN it leaves as it is.
 -#}
 {% macro latest_state(table, key) -%}
+{{ adapter.dispatch('latest_state')(table, key) }}
+{%- endmacro %}
+
+{% macro default__latest_state(table, key) -%}
 {{ config(
     materialized='incremental',
     incremental_strategy='latest_state',
@@ -179,7 +184,8 @@ latest as (
         winners.seen_offset as _offset,
         events._lsn,
         winners.streamed_lsn as _streamed_lsn,
-        events._committed_at
+        events._committed_at,
+        {{ build_number() }} as _build
     from events
     inner join winners on events._partition = winners._partition and events._offset = winners.winning_offset
     cross join truncated
@@ -278,6 +284,10 @@ select * from latest
 
 {#- Replaces the state of every key in the batch: delete and insert in dbt's one transaction. -#}
 {% macro get_incremental_latest_state_sql(arguments) -%}
+    {{ adapter.dispatch('get_incremental_latest_state_sql')(arguments) }}
+{%- endmacro %}
+
+{% macro default__get_incremental_latest_state_sql(arguments) -%}
     {%- set columns = get_quoted_csv(arguments['dest_columns'] | map(attribute='name')) -%}
     delete from {{ arguments['target_relation'] }} as state
     using {{ arguments['temp_relation'] }} as batch

@@ -33,3 +33,8 @@ left join {{ ref('int_exchange_rates') }} as rates
         and days.day >= rates.valid_from
         and (days.day < rates.valid_to or rates.valid_to is null)
 {%- endmacro %}
+
+{#- The sum of amounts that may be unknown: null when one of them is. -#}
+{% macro sum_of_all(amount) -%}
+case when count(*) = count({{ amount }}) then sum({{ amount }}) end
+{%- endmacro %}

@@ -1,4 +1,12 @@
 {#- The UTC day of a timestamp with time zone. -#}
 {% macro utc_day(column) -%}
+{{ adapter.dispatch('utc_day')(column) }}
+{%- endmacro %}
+
+{% macro default__utc_day(column) -%}
 cast({{ column }} at time zone 'UTC' as date)
+{%- endmacro %}
+
+{% macro snowflake__utc_day(column) -%}
+cast(convert_timezone('UTC', {{ column }}) as date)
 {%- endmacro %}

@@ -27,6 +27,7 @@ from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.raw.mending import not_made_up_for
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.change_log_views import RawTable, create_views, read_raw
+from stripe_platform.warehouse.model_code import digest_of_models
 from stripe_platform.warehouse.published import published_connection, published_path
 
 BUILD_NAME = "build.duckdb"
@@ -139,19 +140,21 @@ def prepare_build(settings: Settings, cut: Cut) -> Cut:
             for table in recreated:
                 connection.execute(f"drop table if exists staging_state.state_{table}")
             create_views(connection, tables, cut)
-            connection.execute("create schema if not exists meta")
-            connection.execute(
-                "create or replace table meta.build as "
-                "select $id as cut_id, $made_at::timestamptz as made_at, $cut as cut, false as is_tested",
-                {"id": cut.id, "made_at": cut.made_at, "cut": cut.to_json()},
-            )
+            _begin(connection, cut)
     return cut
+
+
+def models_are_others(settings: Settings) -> bool:
+    """Whether the models' code is not that of the last tested build: what it made must then be built anew, whole."""
+    with _build_connection(settings) as connection:
+        ((models,),) = connection.execute("select models from meta.build").fetchall()
+    return bool(models != digest_of_models())
 
 
 def mark_tested(settings: Settings) -> None:
     """Say that all models were built on the prepared cut and all blocking tests passed. The caller holds `builder`."""
     with _build_connection(settings) as connection:
-        connection.execute("update meta.build set is_tested = true")
+        connection.execute("update meta.build set is_tested = true, models = $models", {"models": digest_of_models()})
 
 
 def publish(settings: Settings, *, timeout: timedelta = timedelta(minutes=10)) -> Publication:
@@ -197,13 +200,30 @@ def _tested_cut(settings: Settings) -> Cut:
 
 def _held_build(connection: duckdb.DuckDBPyConnection) -> tuple[Cut, bool] | None:
     """The cut that was prepared last, and whether its build passed."""
-    exists = connection.execute(
-        "select count(*) from duckdb_tables() where schema_name = 'meta' and table_name = 'build'"
-    ).fetchall()
-    if exists == [(0,)]:
+    if not _has_table(connection, "build"):
         return None
     ((cut, is_tested),) = connection.execute("select cut, is_tested from meta.build").fetchall()
     return Cut.from_json(cut), is_tested
+
+
+def _begin(connection: duckdb.DuckDBPyConnection, cut: Cut) -> None:
+    """The next build, as its models know it: its cut, its number, and the code that the last tested one was made by."""
+    connection.execute("create schema if not exists meta")
+    connection.execute("create table if not exists meta.model_builds (model varchar, number bigint)")
+    number, models = 0, None
+    if _has_table(connection, "build"):
+        ((number, models),) = connection.execute("select number, models from meta.build").fetchall()
+    connection.execute(
+        "create or replace table meta.build as select $id as cut_id, $made_at::timestamptz as made_at, $cut as cut, "
+        "false as is_tested, $number::bigint as number, $models::varchar as models",
+        {"id": cut.id, "made_at": cut.made_at, "cut": cut.to_json(), "number": number + 1, "models": models},
+    )
+
+
+def _has_table(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
+    """Whether `meta` has such a table."""
+    found = "select count(*) from duckdb_tables() where schema_name = 'meta' and table_name = $name"
+    return connection.execute(found, {"name": name}).fetchall() != [(0,)]
 
 
 def _require_same_topics(cut: Cut, tables: dict[str, RawTable]) -> None:

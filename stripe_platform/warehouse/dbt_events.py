@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
-import duckdb
 from dagster_dbt import DbtCliInvocation
 from dagster_dbt.errors import DagsterDbtCliRuntimeError
 
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.build import build_path
+from stripe_platform.warehouse.engines import engine_of
 
 
 def events_with_row_counts(
@@ -30,7 +29,7 @@ def events_with_row_counts(
         for event in events
         if isinstance(event, dg.Output)
     }
-    counts = _row_counts(settings, list(models.values()))
+    counts = engine_of(settings).row_counts(settings, list(models.values()))
     for event in events:
         if isinstance(event, dg.Output):
             rows = counts[models[event.output_name]]
@@ -39,19 +38,3 @@ def events_with_row_counts(
             yield event
     if failure:
         raise failure
-
-
-def _row_counts(settings: Settings, models: list[str]) -> dict[str, int]:
-    """{model: rows}; a model's name is that of its one table or view."""
-    if not models:
-        return {}
-    with duckdb.connect(str(build_path(settings)), read_only=True) as connection:
-        relations = connection.execute(
-            "select table_schema, table_name from information_schema.tables "
-            "where table_schema not in ('raw', 'meta') and list_contains($models, table_name)",
-            {"models": models},
-        ).fetchall()
-        counts = " union all ".join(
-            f"select '{name}' as model, count(*) as row_count from {schema}.{name}" for schema, name in relations
-        )
-        return dict(connection.execute(counts).fetchall())

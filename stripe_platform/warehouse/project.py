@@ -14,10 +14,11 @@ from dagster_dbt import DbtCliResource, DbtProject
 from filelock import FileLock
 
 from stripe_platform.errors import StripePlatformError
-from stripe_platform.settings import PROJECT_ROOT, Settings
+from stripe_platform.settings import Settings, WarehouseEngine
 from stripe_platform.warehouse.build import build_path
+from stripe_platform.warehouse.model_code import PROJECT_DIR
+from stripe_platform.warehouse.snowflake.connection import profile_variables as snowflake_variables
 
-PROJECT_DIR = PROJECT_ROOT / "dbt"
 # Beside the interpreter, so that it is found without an activated environment.
 DBT = Path(sys.executable).with_name("dbt")
 PARSE_LIMIT_SECONDS = 180
@@ -50,7 +51,7 @@ def dbt_manifest(settings: Settings) -> Path:
     manifest, made_from = target / "manifest.json", target / "made_from.sha256"
     target.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(".lock"), timeout=2 * PARSE_LIMIT_SECONDS):
-        digest = _digest()
+        digest = _digest(settings)
         if not manifest.exists() or not made_from.exists() or made_from.read_text() != digest:
             made_from.unlink(missing_ok=True)
             _parse(settings, target)
@@ -89,16 +90,19 @@ def dbt_environment(settings: Settings) -> Iterator[None]:
 
 
 def _profile_variables(settings: Settings) -> dict[str, str]:
-    return {"WAREHOUSE_BUILD_PATH": str(build_path(settings))}
+    if settings.warehouse is WarehouseEngine.SNOWFLAKE:
+        return {"WAREHOUSE": settings.warehouse, **snowflake_variables(settings)}
+    return {"WAREHOUSE": settings.warehouse, "WAREHOUSE_BUILD_PATH": str(build_path(settings))}
 
 
 def _target(settings: Settings) -> Path:
     return settings.home / "dbt" / "target"
 
 
-def _digest() -> str:
-    """What a manifest depends on: every file of the project, and the versions that read them."""
-    digest = hashlib.sha256(f"{version('dbt-core')} {version('dbt-duckdb')}".encode())
+def _digest(settings: Settings) -> str:
+    """What a manifest depends on: every file of the project, the engine, and the versions that read them."""
+    packages = ("dbt-core", "dbt-duckdb", "dbt-snowflake")
+    digest = hashlib.sha256(" ".join([settings.warehouse, *map(version, packages)]).encode())
     for path in sorted(PROJECT_DIR.rglob("*")):
         if path.suffix in {".sql", ".yml", ".md"}:
             digest.update(str(path.relative_to(PROJECT_DIR)).encode())

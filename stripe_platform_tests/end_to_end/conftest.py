@@ -22,7 +22,8 @@ from stripe_platform.oltp.tables import CAPTURED_TABLES, SCHEMA
 from stripe_platform.raw.drain import drain_up_to
 from stripe_platform.settings import PROJECT_ROOT, Settings
 from stripe_platform.warehouse.build import build_path, builder, prepare_build
-from stripe_platform.warehouse.project import DBT, PROJECT_DIR, dbt_environment
+from stripe_platform.warehouse.model_code import PROJECT_DIR
+from stripe_platform.warehouse.project import DBT, dbt_environment
 
 COMMAND_LIMIT_S = 240
 Row = tuple[object, ...]

@@ -31,7 +31,8 @@ from stripe_platform.raw.missing_defaults import rows_without_default
 from stripe_platform.raw.schema import SchemaChanged, SchemaNotAcceptable, UnknownToCatalog
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.build import CutInGap, builder, mark_tested, prepare_build, publish
-from stripe_platform.warehouse.project import DBT, PROJECT_DIR, dbt_environment
+from stripe_platform.warehouse.model_code import PROJECT_DIR
+from stripe_platform.warehouse.project import DBT, dbt_environment
 from stripe_platform.warehouse.query import query_rows
 
 LIMIT = timedelta(seconds=60)

@@ -1,21 +1,47 @@
+{{ rebuilt_by_key('day', present='attempted is not null') }}
 -- Each charge is an attempt. The attempts of one intent are one payment, which stands where its deciding attempt does:
 -- the one that succeeded, else the last. Whatever happened after the answer (refund, dispute) is not looked at.
-with attempts as (
+with touched as (
+    {% call touched(ref('fact_charges'), 'day', day='day') %}
+    {{ ever_named('charges', utc_day('created') ~ ' as day') }}
+    union all
+    select day from {{ ref('fact_charges') }} where {{ outcome_or_card_changed() }}
+    union all
+    -- The attempts of one payment are placed together.
+    select day from {{ ref('fact_charges') }}
+    where payment_intent_id in (
+        {{ ever_named('charges', 'payment_intent_id') }}
+        union all
+        select payment_intent_id from {{ ref('fact_charges') }} where {{ outcome_or_card_changed() }}
+    )
+    {% endcall %}
+),
+
+payments as (
+    select distinct coalesce(charges.payment_intent_id, charges.charge_id) as payment_id
+    from {{ ref('fact_charges') }} as charges
+    inner join touched on charges.day = touched.day
+),
+
+attempts as (
     select
-        charge_id,
-        coalesce(payment_intent_id, charge_id) as payment_id,
-        day,
-        card_brand,
-        card_country,
-        merchant_id,
-        created,
-        case when status = 'succeeded' then 1 else 0 end as succeeded,
-        case when outcome_type = 'blocked' then 1 else 0 end as blocked,
-        case when network_status <> 'not_sent_to_network' then 1 else 0 end as sent,
-        case when network_status = 'not_sent_to_network' then 1 else 0 end as not_sent,
-        case when network_status is null then 1 else 0 end as without_outcome,
-        case when network_status in ('approved_by_network', 'reversed_after_approval') then 1 else 0 end as authorized
-    from {{ ref('fact_charges') }}
+        charges.charge_id,
+        payments.payment_id,
+        charges.day,
+        charges.card_brand,
+        charges.card_country,
+        charges.merchant_id,
+        charges.created,
+        case when charges.status = 'succeeded' then 1 else 0 end as succeeded,
+        case when charges.outcome_type = 'blocked' then 1 else 0 end as blocked,
+        case when charges.network_status <> 'not_sent_to_network' then 1 else 0 end as sent,
+        case when charges.network_status = 'not_sent_to_network' then 1 else 0 end as not_sent,
+        case when charges.network_status is null then 1 else 0 end as without_outcome,
+        case
+            when charges.network_status in ('approved_by_network', 'reversed_after_approval') then 1 else 0
+        end as authorized
+    from {{ ref('fact_charges') }} as charges
+    inner join payments on coalesce(charges.payment_intent_id, charges.charge_id) = payments.payment_id
 ),
 
 placed as (
@@ -31,45 +57,48 @@ placed as (
 
 counted as (
     select
-        day,
-        card_brand,
-        card_country,
-        merchant_id,
+        placed.day,
+        placed.card_brand,
+        placed.card_country,
+        placed.merchant_id,
         count(*) as attempted,
-        sum(sent) as sent_to_network,
-        sum(not_sent) as not_sent_to_network,
-        sum(without_outcome) as without_outcome,
-        sum(blocked) as blocked,
-        sum(authorized) as authorized,
-        sum(succeeded) as succeeded,
-        sum(case when place = 1 then 1 else 0 end) as payments,
-        sum(case when place = 1 then payment_sent else 0 end) as payments_sent_to_network,
-        sum(case when place = 1 then blocked else 0 end) as payments_blocked,
-        sum(case when place = 1 then payment_authorized else 0 end) as payments_authorized,
-        sum(case when place = 1 then succeeded else 0 end) as payments_succeeded
+        sum(placed.sent) as sent_to_network,
+        sum(placed.not_sent) as not_sent_to_network,
+        sum(placed.without_outcome) as without_outcome,
+        sum(placed.blocked) as blocked,
+        sum(placed.authorized) as authorized,
+        sum(placed.succeeded) as succeeded,
+        sum(case when placed.place = 1 then 1 else 0 end) as payments,
+        sum(case when placed.place = 1 then placed.payment_sent else 0 end) as payments_sent_to_network,
+        sum(case when placed.place = 1 then placed.blocked else 0 end) as payments_blocked,
+        sum(case when placed.place = 1 then placed.payment_authorized else 0 end) as payments_authorized,
+        sum(case when placed.place = 1 then placed.succeeded else 0 end) as payments_succeeded
     from placed
-    group by day, card_brand, card_country, merchant_id
+    inner join touched on placed.day = touched.day
+    group by placed.day, placed.card_brand, placed.card_country, placed.merchant_id
 )
 
 select
-    day,
-    card_brand,
-    card_country,
-    merchant_id,
-    cast(attempted as bigint) as attempted,
-    cast(sent_to_network as bigint) as sent_to_network,
-    cast(not_sent_to_network as bigint) as not_sent_to_network,
-    cast(without_outcome as bigint) as without_outcome,
-    cast(blocked as bigint) as blocked,
-    cast(authorized as bigint) as authorized,
-    cast(succeeded as bigint) as succeeded,
-    cast(succeeded as double) / nullif(attempted, 0) as payment_success_rate,
-    cast(authorized as double) / nullif(sent_to_network, 0) as network_authorization_rate,
-    cast(payments as bigint) as payments,
-    cast(payments_sent_to_network as bigint) as payments_sent_to_network,
-    cast(payments_blocked as bigint) as payments_blocked,
-    cast(payments_authorized as bigint) as payments_authorized,
-    cast(payments_succeeded as bigint) as payments_succeeded,
-    cast(payments_succeeded as double) / nullif(payments, 0) as payment_success_rate_by_payment,
-    cast(payments_authorized as double) / nullif(payments_sent_to_network, 0) as network_authorization_rate_by_payment
-from counted
+    touched.day,
+    counted.card_brand,
+    counted.card_country,
+    counted.merchant_id,
+    cast(counted.attempted as bigint) as attempted,
+    cast(counted.sent_to_network as bigint) as sent_to_network,
+    cast(counted.not_sent_to_network as bigint) as not_sent_to_network,
+    cast(counted.without_outcome as bigint) as without_outcome,
+    cast(counted.blocked as bigint) as blocked,
+    cast(counted.authorized as bigint) as authorized,
+    cast(counted.succeeded as bigint) as succeeded,
+    cast(counted.succeeded as double) / nullif(counted.attempted, 0) as payment_success_rate,
+    cast(counted.authorized as double) / nullif(counted.sent_to_network, 0) as network_authorization_rate,
+    cast(counted.payments as bigint) as payments,
+    cast(counted.payments_sent_to_network as bigint) as payments_sent_to_network,
+    cast(counted.payments_blocked as bigint) as payments_blocked,
+    cast(counted.payments_authorized as bigint) as payments_authorized,
+    cast(counted.payments_succeeded as bigint) as payments_succeeded,
+    cast(counted.payments_succeeded as double) / nullif(counted.payments, 0) as payment_success_rate_by_payment,
+    cast(counted.payments_authorized as double)
+    / nullif(counted.payments_sent_to_network, 0) as network_authorization_rate_by_payment
+from touched
+left join counted on touched.day = counted.day

@@ -1,14 +1,18 @@
+{{ rebuilt_by_key('day', present='net is not null') }}
 -- What a merchant earned. Payouts, transfers, top-ups, reserves and other adjustments move a balance, but earn nothing.
-with revenue as (
-    select
-        day,
-        merchant_id,
-        currency,
-        amount,
-        fee,
-        reporting_category
-    from {{ ref('fact_transactions') }}
-    where reporting_category in {{ revenue_categories() }}
+with touched as (
+    {% call touched(ref('fact_transactions'), 'day', only='reporting_category in ' ~ revenue_categories(), day='day') %}
+    {{ ever_named('balance_transactions', utc_day('created') ~ ' as day') }}
+    union all
+    {{ of_rates_changed(ref('fact_transactions'), 'day') }}
+    {% endcall %}
+),
+
+revenue as (
+    select transactions.*
+    from {{ ref('fact_transactions') }} as transactions
+    inner join touched on transactions.day = touched.day
+    where transactions.reporting_category in {{ revenue_categories() }}
 ),
 
 daily as (
@@ -16,21 +20,38 @@ daily as (
         day,
         merchant_id,
         currency,
-        coalesce(sum(amount) filter (where reporting_category = 'charge'), 0) as gross,
-        -coalesce(sum(amount) filter (where reporting_category in ('refund', 'refund_failure')), 0) as refunds,
-        -coalesce(sum(amount) filter (where reporting_category in ('dispute', 'dispute_reversal')), 0) as disputes,
-        sum(fee) - coalesce(sum(amount) filter (where reporting_category = 'fee'), 0) as fees
+        count(*) = count(amount_reporting) as is_converted,
+        {{ sum_in('amount', ['charge']) }} as gross,
+        -{{ sum_in('amount', ['refund', 'refund_failure']) }} as refunds,
+        -{{ sum_in('amount', ['dispute', 'dispute_reversal']) }} as disputes,
+        sum(fee) - {{ sum_in('amount', ['fee']) }} as fees,
+        {{ sum_in('amount_reporting', ['charge']) }} as gross_reporting,
+        -{{ sum_in('amount_reporting', ['refund', 'refund_failure']) }} as refunds_reporting,
+        -{{ sum_in('amount_reporting', ['dispute', 'dispute_reversal']) }} as disputes_reporting,
+        sum(fee_reporting) - {{ sum_in('amount_reporting', ['fee']) }} as fees_reporting
     from revenue
     group by day, merchant_id, currency
 )
 
 select
-    day,
-    merchant_id,
-    currency,
-    cast(gross as bigint) as gross,
-    cast(refunds as bigint) as refunds,
-    cast(disputes as bigint) as disputes,
-    cast(fees as bigint) as fees,
-    cast(gross - refunds - disputes - fees as bigint) as net
-from daily
+    touched.day,
+    daily.merchant_id,
+    daily.currency,
+    cast(daily.gross as bigint) as gross,
+    cast(daily.refunds as bigint) as refunds,
+    cast(daily.disputes as bigint) as disputes,
+    cast(daily.fees as bigint) as fees,
+    cast(daily.gross - daily.refunds - daily.disputes - daily.fees as bigint) as net,
+    cast(case when daily.is_converted then daily.gross_reporting end as bigint) as gross_reporting,
+    cast(case when daily.is_converted then daily.refunds_reporting end as bigint) as refunds_reporting,
+    cast(case when daily.is_converted then daily.disputes_reporting end as bigint) as disputes_reporting,
+    cast(case when daily.is_converted then daily.fees_reporting end as bigint) as fees_reporting,
+    cast(
+        case
+            when daily.is_converted
+                then
+                    daily.gross_reporting - daily.refunds_reporting - daily.disputes_reporting - daily.fees_reporting
+        end as bigint
+    ) as net_reporting
+from touched
+left join daily on touched.day = daily.day

@@ -1,16 +1,48 @@
-with ledger as (
+{{ rebuilt_by_key('charge_id') }}
+with touched as (
+    {% call touched(ref('stg_charges'), 'charge_id') %}
+    {{ changed('charges', 'id as charge_id') }}
+    union all
+    {{ changed('charge_outcomes', 'charge_id') }}
+    union all
+    select charge_id from {{ ref('stg_charges') }}
+    where payment_method_id in ({{ payment_methods_changed() }})
+    union all
+    {{ charges_of_ledger_changed() }}
+    union all
+    {{ of_rates_changed(ref('stg_charges'), 'charge_id') }}
+    union all
+    {{ of_rates_changed(ref('fact_transactions'), 'charge_id') }}
+    {% endcall %}
+),
+
+charges as (
     select
-        charge_id,
-        sum(fee) as fee,
-        sum(net) as net,
-        any_value(currency) as settlement_currency
-    from {{ ref('fact_transactions') }}
-    where charge_id is not null
-    group by charge_id
+        attempts.*,
+        {{ utc_day('attempts.created') }} as day
+    from {{ ref('stg_charges') }} as attempts
+    inner join touched on attempts.charge_id = touched.charge_id
+),
+
+rates as (
+    {{ rates_by_day('charges') }}
+),
+
+ledger as (
+    select
+        transactions.charge_id,
+        sum(transactions.fee) as fee,
+        sum(transactions.net) as net,
+        {{ sum_of_all('transactions.fee_reporting') }} as fee_reporting,
+        {{ sum_of_all('transactions.net_reporting') }} as net_reporting,
+        min(transactions.currency) as settlement_currency
+    from {{ ref('fact_transactions') }} as transactions
+    inner join touched on transactions.charge_id = touched.charge_id
+    group by transactions.charge_id
 )
 
 select
-    charges.charge_id,
+    touched.charge_id,
     charges.merchant_id,
     charges.customer_id,
     charges.payment_method_id,
@@ -22,6 +54,9 @@ select
     cast(coalesce(ledger.fee, 0) as bigint) as fee,
     cast(coalesce(ledger.net, 0) as bigint) as net,
     ledger.settlement_currency,
+    {{ in_reporting_currency('charges.amount_captured', 'rates.rate', 'rates.exponent') }} as amount_captured_reporting,
+    cast(case when ledger.charge_id is null then 0 else ledger.fee_reporting end as bigint) as fee_reporting,
+    cast(case when ledger.charge_id is null then 0 else ledger.net_reporting end as bigint) as net_reporting,
     charges.status,
     charges.paid,
     charges.captured,
@@ -41,9 +76,11 @@ select
     charges.shipping_country,
     charges.livemode,
     charges.created,
-    cast(charges.created at time zone 'UTC' as date) as day,
+    charges.day,
     charges.committed_at
-from {{ ref('stg_charges') }} as charges
+from touched
+left join charges on touched.charge_id = charges.charge_id
+left join rates on charges.day = rates.day and charges.currency = rates.currency
 left join ledger on charges.charge_id = ledger.charge_id
 left join {{ ref('stg_charge_outcomes') }} as outcomes
     on charges.charge_id = outcomes.charge_id and charges.created = outcomes.charge_created

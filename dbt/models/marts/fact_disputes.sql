@@ -1,5 +1,28 @@
+{{ rebuilt_by_key('dispute_id') }}
 -- An inquiry (its status begins with warning) takes no money: closed, it is neither won nor lost.
-with ledger as (
+with touched as (
+    {% call touched(ref('stg_disputes'), 'dispute_id') %}
+    {{ changed('disputes', 'id as dispute_id') }}
+    union all
+    select dispute_id from {{ ref('stg_disputes') }}
+    where charge_id in ({{ changed('charges', 'id') }})
+    union all
+    {{ changed('dispute_balance_transactions', 'dispute_id') }}
+    union all
+    select dispute_id from {{ ref('stg_dispute_balance_transactions') }}
+    where balance_transaction_id in ({{ changed('balance_transactions', 'id') }})
+    union all
+    {{ ever_named('events', 'object_id', only="type = 'charge.dispute.closed'") }}
+    union all
+    -- They are a day longer open with each day.
+    select dispute_id from {{ ref('stg_disputes') }}
+    where not {{ is_closed('status') }}
+    union all
+    {{ of_rates_changed(ref('stg_disputes'), 'dispute_id') }}
+    {% endcall %}
+),
+
+ledger as (
     select
         links.dispute_id,
         sum(case when links.kind = 'withdrawn' then -transactions.amount else 0 end) as withdrawn,
@@ -9,6 +32,7 @@ with ledger as (
         sum(transactions.net) as net,
         min(transactions.currency) as settlement_currency
     from {{ ref('stg_dispute_balance_transactions') }} as links
+    inner join touched on links.dispute_id = touched.dispute_id
     inner join {{ ref('fact_transactions') }} as transactions
         on links.balance_transaction_id = transactions.transaction_id
     group by links.dispute_id
@@ -17,19 +41,26 @@ with ledger as (
 -- After an appeal a dispute is closed once more.
 closings as (
     select
-        object_id as dispute_id,
-        max(created) as closed_at
-    from {{ ref('stg_events') }}
-    where type = 'charge.dispute.closed'
-    group by object_id
+        events.object_id as dispute_id,
+        max(events.created) as closed_at
+    from {{ ref('stg_events') }} as events
+    inner join touched on events.object_id = touched.dispute_id
+    where events.type = 'charge.dispute.closed'
+    group by events.object_id
 ),
 
 judged as (
     select
-        *,
-        status in ('won', 'lost', 'warning_closed', 'prevented') as is_closed,
-        status in ('warning_needs_response', 'warning_under_review', 'warning_closed') as is_inquiry
-    from {{ ref('stg_disputes') }}
+        opened.*,
+        {{ utc_day('opened.created') }} as day,
+        {{ is_closed('opened.status') }} as is_closed,
+        opened.status in ('warning_needs_response', 'warning_under_review', 'warning_closed') as is_inquiry
+    from {{ ref('stg_disputes') }} as opened
+    inner join touched on opened.dispute_id = touched.dispute_id
+),
+
+rates as (
+    {{ rates_by_day('judged') }}
 ),
 
 disputes as (
@@ -47,13 +78,14 @@ disputes as (
 )
 
 select
-    disputes.dispute_id,
+    touched.dispute_id,
     disputes.charge_id,
     charges.merchant_id,
     disputes.amount,
     cast(case when disputes.status = 'won' then disputes.amount else 0 end as bigint) as amount_won,
     cast(case when disputes.status = 'lost' then disputes.amount else 0 end as bigint) as amount_lost,
     disputes.currency,
+    {{ in_reporting_currency('disputes.amount', 'rates.rate', 'rates.exponent') }} as amount_reporting,
     cast(coalesce(disputes.withdrawn, 0) as bigint) as withdrawn,
     cast(coalesce(disputes.reinstated, 0) as bigint) as reinstated,
     cast(coalesce(disputes.fee, 0) as bigint) as fee,
@@ -68,14 +100,16 @@ select
     disputes.evidence_submitted_at,
     disputes.livemode,
     disputes.created,
-    {{ utc_day('disputes.created') }} as day,
+    disputes.day,
     disputes.closed_at,
     cast(
         case
             when disputes.is_closed then {{ utc_day('disputes.closed_at') }}
             else {{ utc_day(cut_made_at()) }}
-        end - {{ utc_day('disputes.created') }} as integer
+        end - disputes.day as integer
     ) as days_open,
     disputes.committed_at
-from disputes
+from touched
+left join disputes on touched.dispute_id = disputes.dispute_id
+left join rates on disputes.day = rates.day and disputes.currency = rates.currency
 left join {{ ref('stg_charges') }} as charges on disputes.charge_id = charges.charge_id

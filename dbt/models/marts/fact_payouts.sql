@@ -1,19 +1,44 @@
+{{ rebuilt_by_key('payout_id') }}
 -- A payout that failed has two ledger rows that come to nothing: it left the balance and came back.
-with ledger as (
+with touched as (
+    {% call touched(ref('stg_payouts'), 'payout_id') %}
+    {{ changed('payouts', 'id as payout_id') }}
+    union all
+    {{ ever_named('balance_transactions', 'source_id', only="source_type = 'payout'") }}
+    union all
+    {{ of_rates_changed(ref('stg_payouts'), 'payout_id') }}
+    {% endcall %}
+),
+
+payouts as (
     select
-        source_id as payout_id,
-        sum(fee) as fee,
-        sum(net) as net
-    from {{ ref('fact_transactions') }}
-    where source_type = 'payout'
-    group by source_id
+        given.*,
+        {{ utc_day('given.created') }} as day
+    from {{ ref('stg_payouts') }} as given
+    inner join touched on given.payout_id = touched.payout_id
+),
+
+rates as (
+    {{ rates_by_day('payouts') }}
+),
+
+ledger as (
+    select
+        transactions.source_id as payout_id,
+        sum(transactions.fee) as fee,
+        sum(transactions.net) as net
+    from {{ ref('fact_transactions') }} as transactions
+    inner join touched on transactions.source_id = touched.payout_id
+    where transactions.source_type = 'payout'
+    group by transactions.source_id
 )
 
 select
-    payouts.payout_id,
+    touched.payout_id,
     payouts.merchant_id,
     payouts.amount,
     payouts.currency,
+    {{ in_reporting_currency('payouts.amount', 'rates.rate', 'rates.exponent') }} as amount_reporting,
     cast(coalesce(ledger.fee, 0) as bigint) as fee,
     cast(coalesce(ledger.net, 0) as bigint) as net,
     payouts.status,
@@ -25,7 +50,9 @@ select
     payouts.reconciliation_status,
     payouts.livemode,
     payouts.created,
-    {{ utc_day('payouts.created') }} as day,
+    payouts.day,
     payouts.committed_at
-from {{ ref('stg_payouts') }} as payouts
+from touched
+left join payouts on touched.payout_id = payouts.payout_id
+left join rates on payouts.day = rates.day and payouts.currency = rates.currency
 left join ledger on payouts.payout_id = ledger.payout_id

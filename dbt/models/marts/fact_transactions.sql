@@ -1,5 +1,32 @@
+{{ rebuilt_by_key('transaction_id') }}
 -- A refund or dispute leads to its charge; other movements (payouts, fees) belong to none.
-with charge_of_source as (
+with touched as (
+    {% call touched(ref('stg_transactions'), 'transaction_id') %}
+    {{ changed('balance_transactions', 'id as transaction_id') }}
+    union all
+    select transaction_id from {{ ref('stg_transactions') }}
+    where source_type = 'refund' and source_id in ({{ changed('refunds', 'id') }})
+    union all
+    select transaction_id from {{ ref('stg_transactions') }}
+    where source_type = 'dispute' and source_id in ({{ changed('disputes', 'id') }})
+    union all
+    {{ of_rates_changed(ref('stg_transactions'), 'transaction_id') }}
+    {% endcall %}
+),
+
+transactions as (
+    select
+        ledger.*,
+        {{ utc_day('ledger.created') }} as day
+    from {{ ref('stg_transactions') }} as ledger
+    inner join touched on ledger.transaction_id = touched.transaction_id
+),
+
+rates as (
+    {{ rates_by_day('transactions') }}
+),
+
+charge_of_source as (
     select
         'refund' as source_type,
         refund_id as source_id,
@@ -14,7 +41,7 @@ with charge_of_source as (
 )
 
 select
-    transactions.transaction_id,
+    touched.transaction_id,
     transactions.merchant_id,
     case
         when transactions.source_type = 'charge' then transactions.source_id
@@ -24,6 +51,10 @@ select
     transactions.fee,
     transactions.net,
     transactions.currency,
+    {{ in_reporting_currency('transactions.amount', 'rates.rate', 'rates.exponent') }} as amount_reporting,
+    {{ in_reporting_currency('transactions.fee', 'rates.rate', 'rates.exponent') }} as fee_reporting,
+    {{ in_reporting_currency('transactions.amount', 'rates.rate', 'rates.exponent') }}
+    - {{ in_reporting_currency('transactions.fee', 'rates.rate', 'rates.exponent') }} as net_reporting,
     transactions.exchange_rate,
     transactions.type,
     transactions.reporting_category,
@@ -32,10 +63,12 @@ select
     transactions.source_id,
     transactions.payout_id,
     transactions.created,
-    cast(transactions.created at time zone 'UTC' as date) as day,
+    transactions.day,
     transactions.available_on,
     transactions.committed_at
-from {{ ref('stg_transactions') }} as transactions
+from touched
+left join transactions on touched.transaction_id = transactions.transaction_id
+left join rates on transactions.day = rates.day and transactions.currency = rates.currency
 left join charge_of_source
     on
         transactions.source_type = charge_of_source.source_type

@@ -1,6 +1,15 @@
+{{ rebuilt_by_key('payout_id') }}
 -- A payout's own movements, out of the balance and back into it, are none of those that it pays out. The money of an
 -- earlier payout that failed is one: its movement names the earlier payout as source and the later one as payout.
-with movements as (
+with touched as (
+    {% call touched(ref('fact_payouts'), 'payout_id', day='day') %}
+    {{ changed('payouts', 'id as payout_id') }}
+    union all
+    {{ ever_named('balance_transactions', 'payout_id') }}
+    {% endcall %}
+),
+
+movements as (
     select
         transactions.payout_id,
         transactions.amount,
@@ -8,6 +17,7 @@ with movements as (
         transactions.net,
         transactions.merchant_id <> payouts.merchant_id or transactions.currency <> payouts.currency as is_foreign
     from {{ ref('fact_transactions') }} as transactions
+    inner join touched on transactions.payout_id = touched.payout_id
     inner join {{ ref('fact_payouts') }} as payouts on transactions.payout_id = payouts.payout_id
     where transactions.source_id is distinct from transactions.payout_id
 ),
@@ -26,14 +36,23 @@ paid_out as (
 
 reckoned as (
     select
-        payouts.*,
+        touched.payout_id,
+        payouts.merchant_id,
+        payouts.currency,
+        payouts.status,
+        payouts.reconciliation_status,
+        payouts.amount,
+        payouts.arrival_date,
+        payouts.day,
+        payouts.committed_at,
         cast(coalesce(paid_out.movements, 0) as bigint) as movements,
         cast(coalesce(paid_out.foreign_movements, 0) as bigint) as foreign_movements,
         cast(coalesce(paid_out.gross, 0) as bigint) as gross,
         cast(coalesce(paid_out.fees, 0) as bigint) as fees,
         cast(coalesce(paid_out.net, 0) as bigint) as paid_out_net
-    from {{ ref('fact_payouts') }} as payouts
-    left join paid_out on payouts.payout_id = paid_out.payout_id
+    from touched
+    left join {{ ref('fact_payouts') }} as payouts on touched.payout_id = payouts.payout_id
+    left join paid_out on touched.payout_id = paid_out.payout_id
 )
 
 select

@@ -10,7 +10,8 @@ from stripe_platform.cdc.cut_store import save_cut
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.cuts import NoCut, cut_to_build_on
-from stripe_platform.warehouse.project import PROJECT_DIR, dbt_environment, new_run_target
+from stripe_platform.warehouse.model_code import PROJECT_DIR
+from stripe_platform.warehouse.project import dbt_environment, new_run_target
 from stripe_platform.warehouse.staging import staging_model
 
 

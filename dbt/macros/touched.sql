@@ -1,0 +1,130 @@
+{#-
+    Marts that follow the raw change log: a build computes again the rows that a change since the last one may touch, and
+    no others. The state of a captured table says which of its keys changed in which build; a mart says, in the body of
+    `touched`, which of its own keys hang on those. The same SQL builds the whole mart: then every key is touched.
+
+        {{ rebuilt_by_key('refund_id') }}
+        with touched as (
+            {% call touched(ref('stg_refunds'), 'refund_id') %}
+            {{ changed('refunds', 'id as refund_id') }}
+            union all
+            {{ ever_named('balance_transactions', 'source_id') }}
+            {% endcall %}
+        )
+        select touched.refund_id, … from touched left join …
+
+    The variable `month` (its first day) touches the rows of a month besides, whose UTC day is `day` of the relation.
+
+    A key that is no more keeps its row of nulls in the query, so that the mart loses it: `present` tells such a row.
+    The query reads the mart itself for such keys only: it may be asked again when its rows have been taken away.
+-#}
+{% macro rebuilt_by_key(key, present='committed_at is not null') -%}
+{{ config(
+    materialized='incremental',
+    incremental_strategy='touched',
+    unique_key=key,
+    on_schema_change='append_new_columns',
+    meta={'present': present},
+    tmp_relation_type='transient',
+) }}
+{%- endmacro %}
+
+{% macro touched(relation, key, only='true', day=none) -%}
+{#- A unit test is of the whole mart. -#}
+{%- if not execute or (model.resource_type == 'model' and is_incremental()) -%}
+select distinct {{ key }}
+from (
+    {{ caller() }}
+    {%- if var('month', none) %}
+    union all
+    select {{ key }} from {{ relation }} where {{ in_month(day or utc_day('created')) }}
+    union all
+    select {{ key }} from {{ this }} where {{ in_month('day') }}
+    {%- endif %}
+) as keys
+where {{ key }} is not null
+{%- else -%}
+select distinct {{ key }} from {{ relation }} where {{ only }}
+{%- endif -%}
+{%- endmacro %}
+
+{% macro in_month(day) -%}
+cast({{ dbt.date_trunc('month', day) }} as date) = cast('{{ var('month') }}' as date)
+{%- endmacro %}
+
+{#- A column of the rows of a captured table that changed since this mart was last built, deleted ones included. -#}
+{% macro changed(table, column) -%}
+select {{ column }} from {{ ref('state_' ~ table) }} where _build > {{ built_up_to() }}
+{%- endmacro %}
+
+{#-
+    What an expression says, or once said, of the rows of a captured table that changed since this mart was last built.
+    The change log remembers: a deleted row has no columns but its key, and one that moved left a place behind.
+-#}
+{% macro ever_named(table, expression, only='true', key='id') -%}
+select {{ expression }}
+from {{ source('raw', table) }}
+where {{ only }} and {{ key }} in ({{ changed(table, key) }})
+{%- endmacro %}
+
+{#- Keys of rows that have a `currency` and a `created` whose rate may be another one now. -#}
+{% macro of_rates_changed(relation, key) -%}
+select amounts.{{ key }}
+from {{ relation }} as amounts
+inner join (
+    select
+        currency,
+        min(day) as day
+    from ({{ changed('exchange_rates', 'currency, day') }}) as rates
+    group by currency
+) as rates on amounts.currency = rates.currency and {{ utc_day('amounts.created') }} >= rates.day
+union all
+select {{ key }} from {{ relation }} where currency in ({{ changed('currencies', 'code') }})
+{%- endmacro %}
+
+{#- The build that this mart has taken in; `record_build` writes it. -#}
+{% macro built_up_to() -%}
+{%- if execute -%}
+    {%- set rows = run_query("select max(number) from meta.model_builds where model = '" ~ this.identifier ~ "'") -%}
+    {{ rows[0][0] or 0 }}
+{%- else -%}
+    0
+{%- endif -%}
+{%- endmacro %}
+
+{#-
+    Says that a model holds this build, in the transaction that wrote its rows. It holds no more than what it is made
+    from: one that is built without those before it is told of their changes again.
+-#}
+{% macro record_build() -%}
+{%- set before = [] -%}
+{%- for node in model.depends_on.nodes if node.startswith('model.') -%}
+    {%- do before.append("'" ~ node.split('.')[-1] ~ "'") -%}
+{%- endfor -%}
+delete from meta.model_builds where model = '{{ this.identifier }}';
+insert into meta.model_builds (model, number)
+select '{{ this.identifier }}' as model, min(number) as number
+from (
+    select number from meta.build
+    {%- if before %}
+    union all
+    select number from meta.model_builds where model in ({{ before | join(', ') }})
+    {%- endif %}
+) as builds
+{%- endmacro %}
+
+{#- Takes the rows of every touched key away and puts those that are still there in their place. -#}
+{% macro get_incremental_touched_sql(arguments) -%}
+    {{ adapter.dispatch('get_incremental_touched_sql')(arguments) }}
+{%- endmacro %}
+
+{% macro default__get_incremental_touched_sql(arguments) -%}
+    {%- set columns = get_quoted_csv(arguments['dest_columns'] | map(attribute='name')) -%}
+    {%- set key = arguments['unique_key'] -%}
+    delete from {{ arguments['target_relation'] }}
+    where {{ key }} in (select {{ key }} from {{ arguments['temp_relation'] }});
+
+    insert into {{ arguments['target_relation'] }} ({{ columns }})
+    select {{ columns }} from {{ arguments['temp_relation'] }}
+    where {{ config.get('meta')['present'] }}
+{%- endmacro %}

@@ -1,0 +1,58 @@
+"""What the platform asks of the engine that holds the marts: which one it is, is decided here and nowhere else."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from stripe_platform.cdc.cut import Cut
+from stripe_platform.settings import Settings, WarehouseEngine
+from stripe_platform.warehouse import answer as duckdb_answer
+from stripe_platform.warehouse import build as duckdb
+from stripe_platform.warehouse import row_counts as duckdb_rows
+from stripe_platform.warehouse.answer import Answer, Reader
+from stripe_platform.warehouse.snowflake import build as snowflake
+from stripe_platform.warehouse.snowflake import query as snowflake_query
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The steps of a build, each with the promises of its namesake in `warehouse.build`."""
+
+    prepare_build: Callable[[Settings, Cut], Cut]
+    models_are_others: Callable[[Settings], bool]
+    mark_tested: Callable[[Settings], None]
+    publish: Callable[[Settings], duckdb.Publication]
+    published_cut: Callable[[Settings], Cut | None]
+    row_counts: Callable[[Settings, list[str]], dict[str, int]]
+    answer: Callable[[Settings, str], AbstractContextManager[Answer]]
+    reader: Callable[[Settings, timedelta], AbstractContextManager[Reader]]
+
+
+ENGINES: Mapping[WarehouseEngine, Engine] = {
+    WarehouseEngine.DUCKDB: Engine(
+        duckdb.prepare_build,
+        duckdb.models_are_others,
+        duckdb.mark_tested,
+        duckdb.publish,
+        duckdb.published_cut,
+        duckdb_rows.row_counts,
+        duckdb_answer.answer,
+        duckdb_answer.reader,
+    ),
+    WarehouseEngine.SNOWFLAKE: Engine(
+        snowflake.prepare_build,
+        snowflake.models_are_others,
+        snowflake.mark_tested,
+        snowflake.publish,
+        snowflake.published_cut,
+        snowflake_query.row_counts,
+        snowflake_query.answer,
+        snowflake_query.reader,
+    ),
+}
+
+
+def engine_of(settings: Settings) -> Engine:
+    """The engine that `WAREHOUSE` names."""
+    return ENGINES[settings.warehouse]

@@ -1,0 +1,185 @@
+"""The build on Snowflake, and its publication as the marts that people read.
+
+dbt builds the marts in `<schema>_build`; people read `<schema>`. Once the tests have passed, a clone of the first (no
+row is copied) changes its name with the second, in one statement. A failing test, or a crash, leaves the last
+published marts. As on DuckDB, whoever builds or publishes holds the lock of this host.
+"""
+
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from snowflake.connector import SnowflakeConnection
+
+from stripe_platform.cdc.cut import Cut
+from stripe_platform.cdc.holes import ChangesLost
+from stripe_platform.errors import StripePlatformError
+from stripe_platform.local.disk import check_free_space
+from stripe_platform.oltp.tables import TABLES_BY_NAME
+from stripe_platform.raw.mending import not_made_up_for
+from stripe_platform.settings import Settings
+from stripe_platform.warehouse.build import (
+    Publication,
+    _newer,
+    _recreated,
+    _require_all_up_to,
+    _require_same_topics,
+    builder,
+)
+from stripe_platform.warehouse.change_log_views import read_raw
+from stripe_platform.warehouse.model_code import digest_of_models
+from stripe_platform.warehouse.snowflake.connection import SnowflakeRefused, connected, run, transaction
+from stripe_platform.warehouse.snowflake.load import LoadedFromAnotherTopic, load_change_log
+
+NO_SUCH_OBJECT = 2003
+# What the models know of a build, as on DuckDB, and which build each of them holds.
+TABLES = (
+    "create table if not exists meta.build (cut_id text, made_at timestamp_tz, cut text, is_tested boolean, "
+    "number number(38,0), models text)",
+    "create table if not exists meta.model_builds (model text, number number(38,0))",
+)
+
+
+class _Build(NamedTuple):
+    """A row of `meta.build`: `models` is the digest of the code that the last tested build was made by."""
+
+    number: int
+    cut: Cut
+    is_tested: bool
+    models: str | None
+
+
+class AnotherHostBuilds(StripePlatformError):
+    """The build was prepared anew by another host meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "another host prepared a build on Snowflake at the same time, so this one stops: let one host alone build"
+        )
+
+
+class NothingTested(StripePlatformError):
+    """Snowflake holds no build that may be published."""
+
+    def __init__(self, schema: str) -> None:
+        super().__init__(
+            f"{schema}_build on Snowflake has no build of all models whose tests passed, so nothing was published and "
+            f"{schema} stays: see the failed dbt tests in the run, then `stripe-platform run oltp_to_warehouse`"
+        )
+
+
+def prepare_build(settings: Settings, cut: Cut) -> Cut:
+    """Load the change log up to a cut and never beyond; the promises of `warehouse.build.prepare_build`.
+
+    Beside those, `LoadedFromAnotherTopic` when Snowflake holds changes of a topic that is no more.
+    """
+    check_free_space(settings)
+    if holes := not_made_up_for(settings, cut.holes):
+        raise ChangesLost(holes)
+    tables = {name: read_raw(settings, name) for name in TABLES_BY_NAME}
+    _require_same_topics(cut, tables)
+    with connected(settings, settings.snowflake_loader_role) as connection:
+        for statement in TABLES:
+            run(connection, "make the tables of builds", statement)
+        if held := _held_build(connection):
+            for table in sorted(_recreated(held.cut, cut)):
+                raise LoadedFromAnotherTopic(table)
+            cut = _newer(held.cut, cut)
+        _require_all_up_to(cut, tables)
+        # Before the load: killed in the midst of it, the next run goes on with this cut or a later one.
+        _begin(connection, held, cut)
+    load_change_log(settings, tables, cut)
+    return cut
+
+
+def models_are_others(settings: Settings) -> bool:
+    """Whether the models' code is not that of the last tested build: what it made must then be built anew, whole."""
+    with connected(settings, settings.snowflake_role) as connection:
+        held = _held_build(connection)
+    return held is None or held.models != digest_of_models()
+
+
+def mark_tested(settings: Settings) -> None:
+    """Say that all models were built on the prepared cut and all blocking tests passed. The caller holds `builder`."""
+    with connected(settings, settings.snowflake_role) as connection:
+        statement = "update meta.build set is_tested = true, models = %s"
+        run(connection, "mark the build as tested", statement, [digest_of_models()])
+
+
+def publish(settings: Settings, *, timeout: timedelta = timedelta(minutes=10)) -> Publication:
+    """Put the tested marts in the place of the published ones, in one step; `NothingTested` when none are."""
+    schema = settings.snowflake_schema
+    with builder(settings, timeout=timeout), connected(settings, settings.snowflake_role) as connection:
+        held = _held_build(connection)
+        if held is None or not held.is_tested:
+            raise NothingTested(schema)
+        for what, statement in publication(schema, is_governed=settings.snowflake_is_governed):
+            run(connection, what, statement)
+        return Publication(held.cut, _bytes(connection, schema))
+
+
+def publication(schema: str, *, is_governed: bool) -> list[tuple[str, str]]:
+    """The statements of a publication, and what each of them does; only the swap changes what people read."""
+    following = f"{schema}_next"
+    steps = [
+        ("clone the tested marts", f"create or replace transient schema {following} clone {schema}_build"),
+        (
+            "say which cut they hold",
+            f"create or replace transient table {following}.published_cut as select cut_id, made_at, cut "
+            "from meta.build",
+        ),
+        ("open them to their readers", f"call governance.open_to_readers('{following}')"),
+        ("publish the marts", f"alter schema {following} swap with {schema}"),
+        ("drop the marts of before", f"drop schema if exists {following}"),
+    ]
+    return [step for step in steps if is_governed or "governance" not in step[1]]
+
+
+def published_cut(settings: Settings) -> Cut | None:
+    """The cut of the published marts; None when nothing has been published."""
+    with connected(settings, settings.snowflake_role) as connection:
+        found = _rows_if_there(connection, f"select cut from {settings.snowflake_schema}.published_cut")
+    return Cut.from_json(found[0][0]) if found else None
+
+
+def _held_build(connection: SnowflakeConnection) -> _Build | None:
+    """The build that was prepared last; None before the first."""
+    for number, cut, is_tested, models in _rows_if_there(
+        connection, "select number, cut, is_tested, models from meta.build"
+    ):
+        return _Build(int(number), Cut.from_json(cut), bool(is_tested), models)
+    return None
+
+
+def _begin(connection: SnowflakeConnection, held: _Build | None, cut: Cut) -> None:
+    """The next build, untested, in the place of the held one."""
+    number, models = (held.number, held.models) if held else (0, None)
+    with transaction(connection):
+        ((deleted,),) = run(connection, "end the build before", "delete from meta.build where number = %s", [number])
+        if held and int(deleted) != 1:
+            raise AnotherHostBuilds
+        run(
+            connection,
+            "begin a build",
+            "insert into meta.build (cut_id, made_at, cut, is_tested, number, models) "
+            "select %s, cast(%s as timestamp_tz), %s, false, %s, %s",
+            [cut.id, cut.made_at.isoformat(), cut.to_json(), number + 1, models],
+        )
+
+
+def _rows_if_there(connection: SnowflakeConnection, query: str) -> list[tuple[Any, ...]]:
+    try:
+        return run(connection, "read which cut is held", query)
+    except SnowflakeRefused as refused:
+        if refused.errno == NO_SUCH_OBJECT:
+            return []
+        raise
+
+
+def _bytes(connection: SnowflakeConnection, schema: str) -> int:
+    ((size,),) = run(
+        connection,
+        "measure the marts",
+        "select coalesce(sum(bytes), 0) from information_schema.tables where table_schema = upper(%s)",
+        [schema],
+    )
+    return int(size)

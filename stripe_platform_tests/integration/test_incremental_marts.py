@@ -1,0 +1,225 @@
+"""Marts that are built along the change log are those that are built from the whole of it, whatever happened."""
+
+import random
+from collections import defaultdict
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from stripe_platform.oltp.tables import CAPTURED_TABLES, CapturedTable
+from stripe_platform.settings import Settings
+from stripe_platform.warehouse.build import build_path
+from stripe_platform_tests.integration.test_warehouse import (
+    CHARGE,
+    DISPUTE,
+    EPOCH,
+    LATE_CHARGE,
+    Lake,
+    build,
+    charge,
+    key,
+    rows_of_build,
+    write_payments,
+)
+
+# So many that a change touches few of them, and so few that what is deleted comes again and what is named is there.
+KEYS = range(1, 301)
+# An object has some ledger rows, as most have in truth.
+LEDGER_KEYS = range(1, 1501)
+# What hangs together by more than one step changes most.
+OFTEN = {"balance_transactions": 24} | dict.fromkeys(("charges", "refunds", "disputes", "payment_methods"), 6)
+WEIGHTS = [OFTEN.get(table.name, 1) for table in CAPTURED_TABLES]
+BRANDS = ("visa", "mastercard", "amex")
+CURRENCIES = ("eur", "usd", "jpy")
+VALUES: dict[str, tuple[Any, ...]] = {
+    "currency": CURRENCIES,
+    "default_currency": CURRENCIES,
+    "brand": BRANDS,
+    "country": ("FR", "DE", None),
+    "issuer_country": ("FR", "DE"),
+    "exponent": (0, 2, 3),
+    "source_type": ("charge", "refund", "dispute", "payout", None),
+    "reporting_category": ("charge", "refund", "refund_failure", "dispute", "dispute_reversal", "fee", "payout"),
+    "kind": ("withdrawn", "reinstated"),
+    "network_status": ("approved_by_network", "declined_by_network", "not_sent_to_network"),
+    "recurring_interval": ("month", "year", "week"),
+    "interval_count": (1, 3),
+    "reason": ("fraudulent", "general", None),
+}
+STATUSES = {
+    "charges": ("succeeded", "failed", "pending"),
+    "refunds": ("succeeded", "failed", "canceled"),
+    "disputes": ("needs_response", "won", "lost", "warning_closed"),
+    "payouts": ("paid", "failed"),
+    "subscriptions": ("active", "canceled"),
+    "invoices": ("paid", "open", "void"),
+}
+TYPES = {"events": ("charge.dispute.closed", "charge.succeeded"), "charge_outcomes": ("authorized", "blocked")}
+# Dates, numbers and codes that are keys: one of them for each number.
+CODES = {"currencies": CURRENCIES, "countries": ("FR", "DE", "US")}
+
+
+def created_of(number: int) -> Any:
+    """An object's creation never changes; there are five a day, over two months."""
+    return EPOCH + timedelta(hours=5 * (number % 300 - 150))
+
+
+class World:
+    """Rows of every captured table that come, change, go and come again, with no more order than the log keeps."""
+
+    def __init__(self, lake: Lake, seed: int) -> None:
+        self.lake = lake
+        self.chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+        self.alive: set[tuple[str, int]] = set()
+        self.streamed: list[tuple[CapturedTable, int, dict[str, Any]]] = []
+        self.lsn = 1_000_000
+
+    def live(self, steps: int) -> None:
+        changes = defaultdict(list)
+        for _ in range(steps):
+            table, partition, change = self._step(*self.chance.choices(CAPTURED_TABLES, WEIGHTS))
+            changes[table, partition].append(change)
+        for (table, partition), of_partition in changes.items():
+            self.lake.write(table, *of_partition, partition=partition)
+
+    def _step(self, table: CapturedTable) -> tuple[str, int, dict[str, Any]]:
+        number = self.chance.choice(LEDGER_KEYS if table.name == "balance_transactions" else KEYS)
+        if self.streamed and self.chance.random() < 0.1:
+            table, number, change = self.chance.choice(self.streamed)
+        elif self.chance.random() < 0.0002:
+            change = {"_op": "t", "_lsn": self.lsn}
+            self.alive = {other for other in self.alive if other[0] != table.name}
+        else:
+            change = self._change(table, number)
+            self.streamed.append((table, number, change))
+        return table.name, number % table.topic_partitions, change
+
+    def _change(self, table: CapturedTable, number: int) -> dict[str, Any]:
+        self.lsn += 10
+        lives = (table.name, number) in self.alive
+        row = self._row(table, number)
+        if lives and self.chance.random() < 0.3:
+            self.alive.discard((table.name, number))
+            return {"_op": "d", "_lsn": self.lsn} | {name: row[name] for name in table.key}
+        self.alive.add((table.name, number))
+        return row | {"_op": "u" if lives else "c", "_lsn": self.lsn}
+
+    def _row(self, table: CapturedTable, number: int) -> dict[str, Any]:
+        row = {field.name: self._value(table, field, number) for field in self.lake.rows[table.name]}
+        if "charge_created" in row:
+            of_charge = number if "charge_id" in table.key else self.chance.choice(KEYS)
+            row |= {"charge_id": key(of_charge), "charge_created": created_of(of_charge)}
+        if table.name == "exchange_rates":
+            row |= {"day": created_of(number).date(), "currency": CURRENCIES[number % 3]}
+        if table.name == "dispute_balance_transactions":
+            row |= {"dispute_id": key(1 + number // 2), "kind": VALUES["kind"][number % 2]}
+        return row
+
+    def _value(self, table: CapturedTable, field: pa.Field, number: int) -> Any:
+        name = field.name
+        if name in table.key and table.name in CODES:
+            return CODES[table.name][number % 3]
+        if name in table.key and pa.types.is_string(field.type):
+            return key(number)
+        if name == "created":
+            return created_of(number)
+        choices = {"status": STATUSES.get(table.name), "type": TYPES.get(table.name)}.get(name) or VALUES.get(name)
+        if choices:
+            return self.chance.choice(choices)
+        if name.endswith(("_id", "fingerprint")):
+            return self.chance.choice([*(key(other) for other in KEYS), None])
+        return self._of_type(field.type)
+
+    def _of_type(self, kind: pa.DataType) -> Any:
+        if pa.types.is_boolean(kind):
+            return self.chance.random() < 0.5
+        if pa.types.is_integer(kind):
+            return self.chance.randint(1, 100)
+        if pa.types.is_timestamp(kind):
+            return created_of(self.chance.choice(KEYS))
+        if pa.types.is_date(kind):
+            return created_of(self.chance.choice(KEYS)).date()
+        if pa.types.is_decimal(kind):
+            return Decimal(self.chance.randint(1, 20_000)) / 10_000
+        return self.chance.choice(["one", "two", None])
+
+
+def marts(settings: Settings) -> dict[str, list[tuple[Any, ...]]]:
+    """The rows of every table of the marts, in an order of their own."""
+    named = "select table_name from duckdb_tables() where schema_name = 'marts' order by 1"
+    return {
+        name: rows_of_build(settings, f"select * from marts.{name} order by all")
+        for (name,) in rows_of_build(settings, named)
+    }
+
+
+NO_TESTS = ("--exclude-resource-type", "test", "unit_test")
+BUILD_MODELS = ("--select", "+path:models/marts", *NO_TESTS)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_incremental_builds_end_in_the_same_marts_as_one_of_the_whole_log(tmp_path: Path, seed: int) -> None:
+    lake = Lake(tmp_path)
+    world = World(lake, seed)
+    world.live(20_000)
+    build(lake.settings, lake.cut(), *BUILD_MODELS)
+    for steps in (500, 20, 500):
+        world.live(steps)
+        build(lake.settings, lake.cut(), *BUILD_MODELS)
+    incremental = marts(lake.settings)
+    build(lake.settings, lake.cut(), *BUILD_MODELS, "--full-refresh")
+    whole = marts(lake.settings)
+    for name, rows in whole.items():
+        assert rows, f"{name} has no row to compare"
+        assert incremental[name] == rows, name
+
+
+def decline_codes(settings: Settings) -> dict[str, str | None]:
+    return dict(rows_of_build(settings, "select charge_id, decline_code from marts.fact_charges"))
+
+
+def test_a_build_computes_only_what_changed_and_by_request_a_month_or_everything_again(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    write_payments(lake)
+    build(lake.settings, lake.cut(), *BUILD_MODELS)
+    january, february, gone = CHARGE, LATE_CHARGE, key(99)
+    with duckdb.connect(str(build_path(lake.settings))) as connection:
+        # What no build would write; the last of them is of a charge that nobody ever made.
+        connection.execute("update marts.fact_charges set decline_code = 'spoiled'")
+        connection.execute(
+            f"insert into marts.fact_charges select * replace ('{gone}' as charge_id) from marts.fact_charges "
+            f"where charge_id = '{january}'"
+        )
+    lake.write("charges", charge(key(98), 5), partition=0)
+    build(lake.settings, lake.cut(), *BUILD_MODELS)
+    after = decline_codes(lake.settings)
+    assert after[key(98)] is None
+    assert after[january] == after[february] == after[gone] == "spoiled"
+
+    build(lake.settings, lake.cut(), *BUILD_MODELS, "--vars", "{month: 2026-01-01}")
+    after = decline_codes(lake.settings)
+    assert after[january] is None
+    assert gone not in after
+    assert after[february] == "spoiled"
+
+    build(lake.settings, lake.cut(), *BUILD_MODELS, "--full-refresh")
+    assert set(decline_codes(lake.settings).values()) == {None}
+
+
+def test_a_mart_built_without_what_it_is_made_from_is_told_of_the_change_again(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    write_payments(lake)
+    build(lake.settings, lake.cut(), *BUILD_MODELS)
+    lake.write("disputes", {"_op": "d", "id": DISPUTE})
+    of_dispute = f"select count(*) from marts.fact_transactions where source_id = '{DISPUTE}' and charge_id is not null"
+    build(lake.settings, lake.cut(), "--select", "+fact_charges", "--exclude", "fact_transactions", *NO_TESTS)
+    assert rows_of_build(lake.settings, of_dispute) == [(2,)]
+    build(lake.settings, lake.cut(), *BUILD_MODELS)
+    assert rows_of_build(lake.settings, of_dispute) == [(0,)]
+    net = f"select net from marts.fact_charges where charge_id = '{CHARGE}'"
+    assert rows_of_build(lake.settings, net) == [(7_680,)]

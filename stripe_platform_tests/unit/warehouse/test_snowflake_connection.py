@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+from snowflake.connector.errors import ProgrammingError
+
+from stripe_platform.environment import Environment
+from stripe_platform.resources import WAREHOUSES, resources_for
+from stripe_platform.settings import Settings, WarehouseEngine
+from stripe_platform.warehouse.engines import ENGINES
+from stripe_platform.warehouse.snowflake.connection import (
+    NoPrivateKey,
+    SnowflakeNotConfigured,
+    SnowflakeRefused,
+    connection_arguments,
+    profile_variables,
+)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    key = tmp_path / "key.p8"
+    key.touch()
+    return Settings(
+        stripe_platform_home=tmp_path,
+        warehouse=WarehouseEngine.SNOWFLAKE,
+        snowflake_account="org-account",
+        snowflake_user="somebody",
+        snowflake_private_key_path=key,
+    )
+
+
+def test_every_setting_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
+    settings = Settings(stripe_platform_home=tmp_path, warehouse=WarehouseEngine.SNOWFLAKE, snowflake_user="somebody")
+    with pytest.raises(SnowflakeNotConfigured, match="needs SNOWFLAKE_ACCOUNT, SNOWFLAKE_PRIVATE_KEY_PATH: set"):
+        resources_for(settings)
+
+
+def test_a_key_that_is_not_there_is_told_with_its_path(settings: Settings, tmp_path: Path) -> None:
+    elsewhere = settings.model_copy(update={"snowflake_private_key_path": tmp_path / "nowhere.p8"})
+    with pytest.raises(NoPrivateKey, match=r"nowhere\.p8"):
+        connection_arguments(elsewhere)
+
+
+def test_the_account_is_reached_at_its_own_address_unless_another_is_set(settings: Settings) -> None:
+    assert "host" not in connection_arguments(settings)
+    assert "SNOWFLAKE_HOST" not in profile_variables(settings)
+    elsewhere = Settings.model_validate(settings.model_dump() | {"snowflake_url": "http://localhost:1234"})
+    arguments = connection_arguments(elsewhere)
+    assert (arguments["host"], arguments["port"], arguments["protocol"]) == ("localhost", 1234, "http")
+    assert profile_variables(elsewhere)["SNOWFLAKE_PORT"] == "1234"
+
+
+def test_a_failed_statement_is_told_without_snowflakes_words_which_may_quote_values() -> None:
+    cause = ProgrammingError("Numeric value 'jane@example.com' is not recognized", errno=100038, sqlstate="22018")
+    text = str(SnowflakeRefused("copy the changes of charges", cause))
+    assert "jane" not in text
+    assert "copy the changes of charges (error 100038" in text
+
+
+def test_every_environment_names_its_engines_and_every_engine_is_there() -> None:
+    assert set(WAREHOUSES) == set(Environment)
+    assert all(WarehouseEngine.SNOWFLAKE in engines for engines in WAREHOUSES.values())
+    assert set(ENGINES) == set(WarehouseEngine)
+
+
+def test_dagster_is_given_the_resource_of_snowflake_only_where_it_is_the_warehouse(settings: Settings) -> None:
+    assert "snowflake" in resources_for(settings)
+    assert "snowflake" not in resources_for(settings.model_copy(update={"warehouse": WarehouseEngine.DUCKDB}))
