@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.published import NoWarehouse, WarehouseUnreadable, published_path
 from stripe_platform.warehouse.answer import QueryFailed
+from stripe_platform.warehouse.published import NoWarehouse, WarehouseUnreadable, published_path
 from stripe_platform.warehouse.query import print_table, query_csv, query_rows
 
 
