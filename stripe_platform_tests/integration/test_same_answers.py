@@ -213,9 +213,11 @@ def test_a_failing_test_leaves_the_marts_of_yesterday_on_snowflake(engines: Engi
     # A ledger row that PostgreSQL's own constraint would refuse.
     wrong = movement(12, "charge", 100, 3) | {"net": 100}
     engines.lake.write("balance_transactions", wrong, partition=2)
-    with builder(engines.snowflake):
-        engine.prepare_build(engines.snowflake, engines.lake.cut())
-        assert dbt(engines.snowflake, "build", "--exclude-resource-type", "unit_test") != 0
+    cut = engines.lake.cut()
+    for settings in (engines.duckdb, engines.snowflake):
+        with builder(settings):
+            engine_of(settings).prepare_build(settings, cut)
+            assert dbt(settings, "build", "--exclude-resource-type", "unit_test") != 0
     with pytest.raises(NothingTested, match="marts stays"):
         engine.publish(engines.snowflake)
     assert query_rows(engines.snowflake, "select * from marts.daily_revenue order by 1, 2, 3") == before

@@ -27,8 +27,7 @@ digits as (
 
 -- Enough for 273 years.
 numbers as (
-    select
-        ones.digit + 10 * tens.digit + 100 * hundreds.digit + 1000 * thousands.digit + 10000 * myriads.digit as number
+    select ones.digit + 10 * tens.digit + 100 * hundreds.digit + 1000 * thousands.digit + 10000 * myriads.digit as days
     from digits as ones
     cross join digits as tens
     cross join digits as hundreds
@@ -37,9 +36,9 @@ numbers as (
 ),
 
 days as (
-    select cast({{ plus_days('bounds.first_day', 'numbers.number') }} as date) as day
+    select cast({{ plus_days('bounds.first_day', 'numbers.days') }} as date) as day
     from bounds
-    inner join numbers on bounds.last_day - bounds.first_day >= numbers.number
+    inner join numbers on bounds.last_day - bounds.first_day >= numbers.days
 ),
 
 -- 3 January 2000 was a Monday. The year and week of an ISO week are those of its Thursday.
