@@ -1,5 +1,5 @@
 # Verbs for people and for CI alike. Only make and Python >= 3.11 are needed: uv is fetched from PyPI when missing.
-.PHONY: up down test faults check
+.PHONY: up down docs test faults check
 .DEFAULT_GOAL := up
 
 UV := $(shell command -v uv 2>/dev/null || echo $(CURDIR)/.stripe-platform/tools/uv)
@@ -10,6 +10,9 @@ up: .env
 
 down: .env
 	@$(RUN) stripe-platform down
+
+docs: .env
+	@$(RUN) stripe-platform docs
 
 test: $(UV)
 	@$(RUN) pytest --numprocesses 2 --dist loadfile --durations 15

@@ -65,7 +65,7 @@ def bring_up(settings: Settings, *, empty: bool, console: Console) -> None:
                 _run(settings, "set_up")
                 progress.update(task, description="moving the payments to the marts")
                 _run(settings, "oltp_to_warehouse")
-            progress.update(task, description="starting the continuous mode and Dagster")
+            progress.update(task, description="starting the continuous mode, Dagster and the dashboard")
             for server in BESIDE:
                 start_beside(settings, server)
         progress.update(task, description="counting")

@@ -258,6 +258,29 @@ def rebuild(
     messages.print(told(rebuilt), highlight=False, soft_wrap=True)
 
 
+@app.command("dbt", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@_plain_errors
+def run_dbt(context: typer.Context) -> None:
+    """Run a dbt command on the published marts, which it can only read, such as `dbt source freshness`."""
+    import subprocess
+
+    from stripe_platform.warehouse.project import DBT, PROJECT_DIR
+    from stripe_platform.warehouse.published_dbt import dbt_on_published
+
+    with dbt_on_published(load_settings()) as environment:
+        run = subprocess.run([DBT, *context.args], cwd=PROJECT_DIR, env=environment, check=False)
+    raise typer.Exit(run.returncode)
+
+
+@app.command()
+@_plain_errors
+def docs() -> None:
+    """Document the published marts (models, columns, tests, lineage) in one HTML file, and print its path."""
+    from stripe_platform.warehouse.docs import write_docs
+
+    typer.echo(write_docs(load_settings()))
+
+
 letters = typer.Typer(help="Records that could not become documents in MongoDB.", no_args_is_help=True)
 app.add_typer(letters, name="dead-letters")
 

@@ -56,6 +56,7 @@ defs = dg.Definitions(
     jobs=[
         jobs.set_up,
         jobs.oltp_to_warehouse,
+        jobs.rebuild_marts,
         jobs.oltp_to_mongodb,
         jobs.data_quality,
         jobs.partition_maintenance,

@@ -39,6 +39,14 @@ oltp_to_warehouse = dg.define_asset_job(
     description="Take a cut of the change stream, drain to it, build the marts on it and publish them.",
 )
 
+rebuild_marts = dg.define_asset_job(
+    "rebuild_marts",
+    selection=dg.AssetSelection.groups("staging", "intermediate", "marts"),
+    executor_def=dg.in_process_executor,
+    tags={"dagster/max_runtime": "3600"},
+    description="Build the marts on the newest cut and publish them; by config, one month or all is computed again.",
+)
+
 oltp_to_mongodb = dg.define_asset_job(
     "oltp_to_mongodb",
     selection=dg.AssetSelection.groups("features").without_checks(),

@@ -115,6 +115,7 @@ class Settings(BaseSettings):
     mongodb_port: Port = 27017
     mongodb_database: str = "stripe"
     dagster_port: Port = 3000
+    dashboard_port: Port = 8501
     api_port: Port = 8000
     # Where the continuous mode serves its metrics.
     metrics_port: Port = 9464

@@ -18,6 +18,7 @@ from stripe_platform.cdc.observation import TopicState, topic_states
 from stripe_platform.cdc.slot import Slot, slot_state
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.local.stack import server_states
+from stripe_platform.money import major_units
 from stripe_platform.oltp.connection import connect
 from stripe_platform.oltp.tables import CAPTURED_TABLES, TABLES_BY_NAME
 from stripe_platform.raw.change_log import row_count
@@ -147,6 +148,7 @@ def urls(settings: Settings) -> dict[str, str]:
     """Where each server listens; no password in any of them."""
     return {
         "Dagster": f"http://127.0.0.1:{settings.dagster_port}",
+        "Dashboard": f"http://127.0.0.1:{settings.dashboard_port}",
         "Kafka Connect": settings.connect_url,
         "PostgreSQL": f"postgresql://{settings.postgres_user}@{settings.postgres_host}:"
         f"{settings.postgres_port}/{settings.postgres_database}",
@@ -196,13 +198,6 @@ def _table(title: str, *columns: str) -> Table:
     for column in columns:
         table.add_column(column, no_wrap=True)
     return table
-
-
-def major_units(amount: int, exponent: int) -> str:
-    """`amount` minor units as a decimal text: (-123456, 2) is "-1,234.56"."""
-    whole, fraction = divmod(abs(amount), 10**exponent)
-    text = f"{whole:,}" + (f".{fraction:0{exponent}d}" if exponent else "")
-    return f"-{text}" if amount < 0 else text
 
 
 def _or_none(read: Callable[[], T]) -> T | None:

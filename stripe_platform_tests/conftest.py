@@ -17,7 +17,7 @@ from stripe_platform.local import stack as local_stack
 from stripe_platform.local.environment import environment
 from stripe_platform.settings import Settings
 
-SERVERS = ("postgres", "kafka", "kafka_controller", "connect", "mongodb", "dagster", "api", "metrics")
+SERVERS = ("postgres", "kafka", "kafka_controller", "connect", "mongodb", "dagster", "dashboard", "api", "metrics")
 # The pid of the test run is in the name, so that a later run can clear up after one that was killed.
 HOME_PREFIX = "stripe-platform-test-"
 # Servers that live for minutes never earn back what the JVM's second compiler costs: half the time of their start.

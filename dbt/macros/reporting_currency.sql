@@ -3,18 +3,17 @@
 {%- endmacro %}
 
 {#-
-    An amount in minor units of a currency with so many decimals, as minor units of the reporting currency; null without
-    a rate. The product is a decimal, so it is exact; halves are rounded to the even neighbour, as the online features
-    do (`stripe_platform/features/exchange.py`). Rates of one row belong to one day: `rates_by_day` finds them.
+    An amount in minor units of a currency with so many decimals, as minor units of the reporting currency. The product
+    is a decimal, so it is exact; halves are rounded to the even neighbour. Null without a rate, and beyond 64 bits. The
+    online features convert in the same way (`stripe_platform/features/exchange.py`). `rates_by_day` finds the rate.
 -#}
 {% macro in_reporting_currency(amount, rate, exponent) -%}
 {%- set factor = 'case ' ~ exponent ~ ' when 0 then 100 when 2 then 1 when 3 then 0.1 end' -%}
 {%- set exact = 'cast(' ~ amount ~ ' as decimal(19, 0)) * cast(' ~ factor ~ ' as decimal(5, 2)) * ' ~ rate -%}
-cast(
-    round({{ exact }}) - case
-        when abs(round({{ exact }}) - {{ exact }}) = 0.5 then mod(round({{ exact }}), 2) else 0
-    end as bigint
-)
+{%- set rounded = 'round(' ~ exact ~ ')' -%}
+{#- Halves are rounded away from zero: those that became odd go back by one. -#}
+{%- set too_far = 'case when abs(' ~ rounded ~ ' - ' ~ exact ~ ') = 0.5 then mod(' ~ rounded ~ ', 2) else 0 end' -%}
+case when abs({{ rounded }}) <= 9223372036854775807 then cast({{ rounded }} - {{ too_far }} as bigint) end
 {%- endmacro %}
 
 {#-

@@ -13,8 +13,10 @@
         )
         select touched.refund_id, … from touched left join …
 
+    The variable `month` (its first day) touches the rows of a month besides, whose UTC day is `day` of the relation.
+
     A key that is no more keeps its row of nulls in the query, so that the mart loses it: `present` tells such a row.
-    The query never reads the mart itself, for it may be asked again while its rows are being replaced.
+    The query reads the mart itself for such keys only: it may be asked again when its rows have been taken away.
 -#}
 {% macro rebuilt_by_key(key, present='committed_at is not null') -%}
 {{ config(
@@ -27,17 +29,27 @@
 ) }}
 {%- endmacro %}
 
-{% macro touched(relation, key, only='true') -%}
+{% macro touched(relation, key, only='true', day=none) -%}
 {#- A unit test is of the whole mart. -#}
 {%- if not execute or (model.resource_type == 'model' and is_incremental()) -%}
 select distinct {{ key }}
 from (
     {{ caller() }}
+    {%- if var('month', none) %}
+    union all
+    select {{ key }} from {{ relation }} where {{ in_month(day or utc_day('created')) }}
+    union all
+    select {{ key }} from {{ this }} where {{ in_month('day') }}
+    {%- endif %}
 ) as keys
 where {{ key }} is not null
 {%- else -%}
 select distinct {{ key }} from {{ relation }} where {{ only }}
 {%- endif -%}
+{%- endmacro %}
+
+{% macro in_month(day) -%}
+cast({{ dbt.date_trunc('month', day) }} as date) = cast('{{ var('month') }}' as date)
 {%- endmacro %}
 
 {#- A column of the rows of a captured table that changed since this mart was last built, deleted ones included. -#}

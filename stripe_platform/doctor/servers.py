@@ -14,6 +14,7 @@ from stripe_platform.doctor.finding import Finding, ok, problem, warning
 from stripe_platform.doctor.machine import pinned_versions
 from stripe_platform.local.connect import CONNECT
 from stripe_platform.local.dagster import DAGSTER
+from stripe_platform.local.dashboard import DASHBOARD
 from stripe_platform.local.kafka import KAFKA
 from stripe_platform.local.mongodb import MONGODB
 from stripe_platform.local.postgres import POSTGRES
@@ -127,8 +128,9 @@ VERSIONS: Mapping[str, Callable[[Settings], Mapping[str, str]]] = {
     CONNECT.name: _connect_version,
     MONGODB.name: _mongodb_version,
     DAGSTER.name: _dagster_version,
-    # It is this project itself.
+    # They are this project itself.
     STREAM.name: lambda _: {},
+    DASHBOARD.name: lambda _: {},
 }
 
 

@@ -7,12 +7,13 @@ from bson.raw_bson import RawBSONDocument
 
 from stripe_platform.features.changes import Change
 from stripe_platform.features.encoding import check_values
-from stripe_platform.features.exchange import REPORTING_CURRENCY, Rates, day_of
+from stripe_platform.features.exchange import Rates, day_of
 from stripe_platform.features.ids import prefixed, with_references
 from stripe_platform.features.parents import Parents, Row
 from stripe_platform.features.positions import Position, advanced, furthest, is_stale
 from stripe_platform.features.unchanged import with_unchanged
 from stripe_platform.features.writing import marker_expiry
+from stripe_platform.money import REPORTING_CURRENCY
 
 COLLECTION = "charges"
 

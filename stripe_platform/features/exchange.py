@@ -10,8 +10,8 @@ from pymongo.client_session import ClientSession
 
 from stripe_platform.features.connection import Documents
 from stripe_platform.features.parents import COLLECTION, Parents, SourceRow, row_id
+from stripe_platform.money import REPORTING_CURRENCY
 
-REPORTING_CURRENCY = "eur"
 REPORTING_EXPONENT = 2
 MICROSECONDS_A_DAY = 86_400_000_000
 # exchange_rates.rate is numeric(20, 10).

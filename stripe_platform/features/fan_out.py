@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stripe_platform.features.exchange import MICROSECONDS_A_DAY, REPORTING_CURRENCY, Rates
+from stripe_platform.features.exchange import MICROSECONDS_A_DAY, Rates
 from stripe_platform.features.parents import CARD_COLUMNS, METHOD_COLUMNS, Parents, Row, SourceRow
+from stripe_platform.money import REPORTING_CURRENCY
 
 Condition = Mapping[str, Any]
 

@@ -12,10 +12,10 @@ from rich.table import Table
 
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.features.connection import Documents, connect
-from stripe_platform.features.exchange import REPORTING_CURRENCY, REPORTING_EXPONENT
+from stripe_platform.features.exchange import REPORTING_EXPONENT
 from stripe_platform.features.parents import COLLECTION, row_id
+from stripe_platform.money import REPORTING_CURRENCY, major_units
 from stripe_platform.settings import Settings
-from stripe_platform.status import major_units
 
 LIMIT = 20
 SEARCH_LIMIT_MS = 5_000

@@ -14,6 +14,7 @@ from stripe_platform.local.artifacts import fill_cache, is_cache_complete
 from stripe_platform.local.connect import CONNECT
 from stripe_platform.local.credentials import with_secrets
 from stripe_platform.local.dagster import DAGSTER
+from stripe_platform.local.dashboard import DASHBOARD
 from stripe_platform.local.disk import check_free_space
 from stripe_platform.local.errors import (
     ForeignHome,
@@ -40,7 +41,7 @@ from stripe_platform.settings import Settings, without_secrets
 STAGES = ((POSTGRES, KAFKA, MONGODB), (CONNECT,))
 SERVERS = tuple(server for stage in STAGES for server in stage)
 # What works with the servers is started when there is something to work on.
-BESIDE = (STREAM, DAGSTER)
+BESIDE = (STREAM, DAGSTER, DASHBOARD)
 EVERY_SERVER = (*SERVERS, *BESIDE)
 # What holds payments, secrets or errors that name them; PostgreSQL's user must get through the home itself.
 PRIVATE_FOLDERS = ("run", "logs", "lake", "warehouse", "dagster", "dbt", "cuts")

@@ -12,6 +12,11 @@ from dagster_dbt import DagsterDbtTranslator, DbtProject
 FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=1), warn_window=timedelta(hours=12))
 
 
+def asset_key(node: Mapping[str, Any]) -> list[str]:
+    """The key of a model (`<layer>/<model>`) or of a source (`raw/<table>`)."""
+    return [node["fqn"][1] if node["resource_type"] == "model" else node["source_name"], node["name"]]
+
+
 class WarehouseTranslator(DagsterDbtTranslator):
     """The layer folder is the group and the first part of the key; the rest is said in the dbt project itself."""
 
@@ -21,7 +26,7 @@ class WarehouseTranslator(DagsterDbtTranslator):
         node = self.get_resource_props(manifest, unique_id)
         if node["resource_type"] != "model":
             return spec
-        layer = node["fqn"][1]
+        key = asset_key(node)
         return spec.replace_attributes(
-            key=[layer, node["name"]], group_name=layer, description=node["description"].strip(), freshness_policy=FRESH
+            key=key, group_name=key[0], description=node["description"].strip(), freshness_policy=FRESH
         )

@@ -123,4 +123,90 @@ SAME_SUMS = (
         "select iso2, name, region from marts.dim_country",
         "SELECT iso2, name, region FROM countries",
     ),
+    SameSums(
+        "charges, disputes and fraud reports of a month",
+        """
+        select month::varchar, merchant_id, card_brand, successful_charges, settled_charges, disputes,
+            disputes_of_charges, won, lost, fraud_warnings
+        from marts.dispute_rates
+        """,
+        """
+        WITH known AS (
+            SELECT charge.*, card.brand
+            FROM charges AS charge
+            LEFT JOIN payment_methods AS method ON method.id = charge.payment_method_id
+            LEFT JOIN card_fingerprints AS card ON card.fingerprint = method.card_fingerprint
+        ),
+        happened AS (
+            SELECT 'charge' AS what, amount_captured > 0 AS settled, created, merchant_id, brand, NULL AS status
+            FROM known
+            WHERE paid
+            UNION ALL
+            SELECT what, false, CASE what WHEN 'dispute' THEN dispute.created ELSE known.created END, merchant_id,
+                brand, dispute.status
+            FROM disputes AS dispute
+            INNER JOIN known ON known.id = dispute.charge_id
+            CROSS JOIN (VALUES ('dispute'), ('dispute of charge')) AS counted (what)
+            WHERE dispute.status NOT LIKE 'warning%'
+            UNION ALL
+            SELECT 'fraud', false, warning.created, merchant_id, brand, NULL
+            FROM early_fraud_warnings AS warning
+            INNER JOIN known ON known.id = warning.charge_id
+        )
+        SELECT date_trunc('month', created AT TIME ZONE 'UTC')::date::text, merchant_id::text, brand,
+            count(*) FILTER (WHERE what = 'charge'),
+            count(*) FILTER (WHERE settled),
+            count(*) FILTER (WHERE what = 'dispute'),
+            count(*) FILTER (WHERE what = 'dispute of charge'),
+            count(*) FILTER (WHERE what = 'dispute' AND status = 'won'),
+            count(*) FILTER (WHERE what = 'dispute' AND status = 'lost'),
+            count(*) FILTER (WHERE what = 'fraud')
+        FROM happened
+        GROUP BY 1, 2, 3
+        """,
+    ),
+    SameSums(
+        "reasons of disputes",
+        "select month::varchar, merchant_id, reason, disputes, won, lost from marts.dispute_reasons",
+        """
+        SELECT date_trunc('month', dispute.created AT TIME ZONE 'UTC')::date::text, charge.merchant_id::text,
+            dispute.reason, count(*),
+            count(*) FILTER (WHERE dispute.status = 'won'),
+            count(*) FILTER (WHERE dispute.status = 'lost')
+        FROM disputes AS dispute
+        INNER JOIN charges AS charge ON charge.id = dispute.charge_id
+        WHERE dispute.status NOT LIKE 'warning%'
+        GROUP BY 1, 2, 3
+        """,
+    ),
+    SameSums(
+        "MRR of each subscription item at the end of a month",
+        "select month::varchar, subscription_item_id, merchant_id, customer_id, currency, mrr from marts.mrr",
+        """
+        SELECT month::date::text, item.id::text, subscription.merchant_id::text, subscription.customer_id::text,
+            subscription.currency,
+            CASE
+                WHEN subscription.ended_at < (month + INTERVAL '1 month') AT TIME ZONE 'UTC' THEN 0
+                ELSE round(billed.amount * CASE billed.recurring_interval
+                    WHEN 'year' THEN 1 / 12.0 WHEN 'week' THEN 52 / 12.0 WHEN 'day' THEN 365 / 12.0 ELSE 1
+                END / billed.interval_count)::bigint
+            END
+        FROM (SELECT min(created) AT TIME ZONE 'UTC' AS first FROM charges) AS charged
+        CROSS JOIN generate_series(date_trunc('month', first), now() AT TIME ZONE 'UTC', INTERVAL '1 month') AS month
+        CROSS JOIN subscription_items AS item
+        INNER JOIN subscriptions AS subscription ON subscription.id = item.subscription_id
+        CROSS JOIN LATERAL (
+            SELECT line.amount, price.recurring_interval, price.interval_count
+            FROM invoice_lines AS line
+            INNER JOIN invoices AS invoice ON invoice.id = line.invoice_id
+            INNER JOIN prices AS price ON price.id = line.price_id
+            WHERE line.subscription_item_id = item.id AND NOT line.proration AND invoice.status <> 'void'
+                AND line.period_start < (month + INTERVAL '1 month') AT TIME ZONE 'UTC'
+            ORDER BY line.period_start DESC
+            LIMIT 1
+        ) AS billed
+        WHERE subscription.status NOT IN ('incomplete', 'incomplete_expired')
+            AND (subscription.ended_at IS NULL OR subscription.ended_at >= month AT TIME ZONE 'UTC')
+        """,
+    ),
 )

@@ -19,7 +19,7 @@ from stripe_platform.raw.change_log import next_offsets
 from stripe_platform.raw.drain import drain
 from stripe_platform.settings import Settings
 
-MERCHANTS = "select business_name from marts.dim_merchants order by all"
+MERCHANTS = "select business_name from marts.dim_merchants where is_current and not is_deleted order by all"
 
 
 @pytest.fixture(scope="module")

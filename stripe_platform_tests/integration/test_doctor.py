@@ -113,7 +113,7 @@ def test_a_server_that_hangs_is_told_and_keeps_nobody_waiting(platform: Settings
 
 def _assert_all_run(settings: Settings) -> None:
     servers = {state.name: state.state for state in stack.server_states(settings)}
-    assert {name for name, state in servers.items() if state != "RUNNING"} == {"stream", "dagster"}
+    assert {name for name, state in servers.items() if state != "RUNNING"} == {"stream", "dagster", "dashboard"}
 
 
 def _assert_sound(settings: Settings) -> None:

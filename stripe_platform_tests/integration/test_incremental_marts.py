@@ -7,12 +7,25 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
 from stripe_platform.oltp.tables import CAPTURED_TABLES, CapturedTable
 from stripe_platform.settings import Settings
-from stripe_platform_tests.integration.test_warehouse import EPOCH, Lake, build, key, rows_of_build
+from stripe_platform.warehouse.build import build_path
+from stripe_platform_tests.integration.test_warehouse import (
+    CHARGE,
+    DISPUTE,
+    EPOCH,
+    LATE_CHARGE,
+    Lake,
+    build,
+    charge,
+    key,
+    rows_of_build,
+    write_payments,
+)
 
 # So many that a change touches few of them, and so few that what is deleted comes again and what is named is there.
 KEYS = range(1, 301)
@@ -145,7 +158,8 @@ def marts(settings: Settings) -> dict[str, list[tuple[Any, ...]]]:
     }
 
 
-BUILD_MODELS = ("--select", "+path:models/marts", "--exclude-resource-type", "test", "unit_test")
+NO_TESTS = ("--exclude-resource-type", "test", "unit_test")
+BUILD_MODELS = ("--select", "+path:models/marts", *NO_TESTS)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -163,3 +177,49 @@ def test_incremental_builds_end_in_the_same_marts_as_one_of_the_whole_log(tmp_pa
     for name, rows in whole.items():
         assert rows, f"{name} has no row to compare"
         assert incremental[name] == rows, name
+
+
+def decline_codes(settings: Settings) -> dict[str, str | None]:
+    return dict(rows_of_build(settings, "select charge_id, decline_code from marts.fact_charges"))
+
+
+def test_a_build_computes_only_what_changed_and_by_request_a_month_or_everything_again(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    write_payments(lake)
+    build(lake.settings, lake.cut(), *BUILD_MODELS)
+    january, february, gone = CHARGE, LATE_CHARGE, key(99)
+    with duckdb.connect(str(build_path(lake.settings))) as connection:
+        # What no build would write; the last of them is of a charge that nobody ever made.
+        connection.execute("update marts.fact_charges set decline_code = 'spoiled'")
+        connection.execute(
+            f"insert into marts.fact_charges select * replace ('{gone}' as charge_id) from marts.fact_charges "
+            f"where charge_id = '{january}'"
+        )
+    lake.write("charges", charge(key(98), 5), partition=0)
+    build(lake.settings, lake.cut(), *BUILD_MODELS)
+    after = decline_codes(lake.settings)
+    assert after[key(98)] is None
+    assert after[january] == after[february] == after[gone] == "spoiled"
+
+    build(lake.settings, lake.cut(), *BUILD_MODELS, "--vars", "{month: 2026-01-01}")
+    after = decline_codes(lake.settings)
+    assert after[january] is None
+    assert gone not in after
+    assert after[february] == "spoiled"
+
+    build(lake.settings, lake.cut(), *BUILD_MODELS, "--full-refresh")
+    assert set(decline_codes(lake.settings).values()) == {None}
+
+
+def test_a_mart_built_without_what_it_is_made_from_is_told_of_the_change_again(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    write_payments(lake)
+    build(lake.settings, lake.cut(), *BUILD_MODELS)
+    lake.write("disputes", {"_op": "d", "id": DISPUTE})
+    of_dispute = f"select count(*) from marts.fact_transactions where source_id = '{DISPUTE}' and charge_id is not null"
+    build(lake.settings, lake.cut(), "--select", "+fact_charges", "--exclude", "fact_transactions", *NO_TESTS)
+    assert rows_of_build(lake.settings, of_dispute) == [(2,)]
+    build(lake.settings, lake.cut(), *BUILD_MODELS)
+    assert rows_of_build(lake.settings, of_dispute) == [(0,)]
+    net = f"select net from marts.fact_charges where charge_id = '{CHARGE}'"
+    assert rows_of_build(lake.settings, net) == [(7_680,)]

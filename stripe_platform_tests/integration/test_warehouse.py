@@ -822,6 +822,9 @@ def test_a_failing_blocking_test_leaves_yesterdays_marts_until_a_run_passes(
     }
     assert metadata["marts/fact_transactions"]["dagster/row_count"].value == 11
     assert metadata["staging/stg_transactions"]["dagster/row_count"].value == 11
+    made_of = metadata["marts/fact_charges"]["dagster/column_lineage"].value
+    assert isinstance(made_of, dg.TableColumnLineage)
+    assert made_of.deps_by_column["fee"] == [dg.TableColumnDep(dg.AssetKey(["marts", "fact_transactions"]), "fee")]
     assert (
         "dagster/column_schema"
         in warehouse_assets.warehouse_models.specs_by_key[dg.AssetKey(["marts", "fact_charges"])].metadata

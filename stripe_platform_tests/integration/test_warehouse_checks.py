@@ -30,6 +30,7 @@ from stripe_platform_tests.integration.test_warehouse import (
     write_payments,
 )
 from stripe_platform_tests.integration.warehouse_damages import DAMAGES
+from stripe_platform_tests.integration.warehouse_rows_billing import write_billing
 
 LEFT_AT = datetime(2026, 2, 2, tzinfo=UTC)
 
@@ -64,6 +65,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """One build of payments, on which every test passes."""
     lake = Lake(tmp_path_factory.mktemp("checked"))
     write_payments(lake)
+    write_billing(lake)
     write_a_row_of_every_other_table(lake)
     lake.write("customers", {"_op": "u", "id": CUSTOMER, "country": "FR", "balance": 0, "deleted_at": LEFT_AT})
     build(lake.settings, lake.cut())
@@ -74,7 +76,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 def test_a_customer_who_left_stays_in_staging_and_in_the_marts_and_is_marked(built: Built) -> None:
     staged = f"select deleted_at from staging.stg_customers where customer_id = '{CUSTOMER}'"
-    mart = f"select deleted_at, is_deleted from marts.dim_customers where customer_id = '{CUSTOMER}'"
+    mart = f"select deleted_at, is_deleted from marts.dim_customers where customer_id = '{CUSTOMER}' and is_current"
     assert rows_of_build(built.settings, staged) == [(LEFT_AT,)]
     assert rows_of_build(built.settings, mart) == [(LEFT_AT, True)]
 

@@ -3,8 +3,20 @@
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.warehouse.staging import staging_model
 from stripe_platform_tests.integration.damage import Damage, doubled, mart, null_row
-from stripe_platform_tests.integration.reporting_damages import REPORTING_DAMAGES
+from stripe_platform_tests.integration.dimension_damages import DIMENSION_DAMAGES, DIMENSIONS, current
+from stripe_platform_tests.integration.reporting_damages import (
+    COHORTS,
+    EVERY_DAY,
+    EVERY_MONTH,
+    FEES,
+    GMV,
+    REPORTING_DAMAGES,
+    RFM,
+    ROLLING,
+)
 from stripe_platform_tests.integration.test_warehouse import CHARGE, key
+from stripe_platform_tests.integration.warehouse_damages_billing import BILLING_DAMAGES
+from stripe_platform_tests.integration.warehouse_damages_billing import COUNTS as DISPUTE_COUNTS
 
 PAYOUT, FEE = key(108), key(107)
 LEDGER, CHARGES, REVENUE = "ledger_money_is_conserved", "charge_money_is_conserved", "daily_revenue_is_the_ledger"
@@ -42,11 +54,12 @@ def staging_damages() -> list[Damage]:
     for table in CAPTURED_TABLES:
         model, state = staging_model(table.name), f"staging_state.state_{table.name}"
         others = compared.get(table.name, ())
+        shown = (current(DIMENSIONS[table.name]),) if table.name in DIMENSIONS else ()
         damages += [
             Damage(
                 f"a row without values in {model}",
                 f"insert into {state} (_deleted) values (false)",
-                (f"not_null_{model}_*", *others),
+                (f"not_null_{model}_*", *others, *shown),
             ),
             # `unique`, or `unique_together` where the key has two columns.
             doubled(state, "true", f"unique*_{model}_*", *others),
@@ -74,39 +87,32 @@ MARTS_DAMAGES = [
         (LEDGER, REVENUE),
     ),
     null_row("marts.fact_charges", "fact_charges_amounts_are_in_order", CHARGES, AUTHORIZATION),
-    doubled("marts.fact_charges", "settlement_currency is null", "unique_fact_charges_*", CHARGES, AUTHORIZATION),
-    fact("charges", "merchant_id", "'nobody'", "relationships_at_cut_fact_charges_merchant_id_*"),
-    fact("charges", "customer_id", "'nobody'", "relationships_at_cut_fact_charges_customer_id_*"),
+    doubled("marts.fact_charges", "settlement_currency is null", "unique_fact_charges_*", CHARGES, AUTHORIZATION, RFM),
+    fact("charges", "merchant_id", "'nobody'", "relationships_at_cut_fact_charges_merchant_id_*", GMV, FEES),
+    fact("charges", "customer_id", "'nobody'", "relationships_at_cut_fact_charges_customer_id_*", RFM),
     fact("charges", "payment_method_id", "'none'", "relationships_at_cut_fact_charges_payment_method_id_*"),
-    fact("charges", "currency", "'xxx'", "relationships_at_cut_fact_charges_currency_*", CHARGES),
-    fact("charges", "status", "'new'", "accepted_values_fact_charges_status_*", CHARGES, AUTHORIZATION),
+    fact("charges", "currency", "'xxx'", "relationships_at_cut_fact_charges_currency_*", CHARGES, GMV, FEES),
+    fact(
+        "charges",
+        "status",
+        "'new'",
+        *("accepted_values_fact_charges_status_*", CHARGES, AUTHORIZATION, DISPUTE_COUNTS, GMV, FEES),
+    ),
     fact("charges", "outcome_type", "'new'", "accepted_values_fact_charges_outcome_type_*"),
     fact("charges", "network_status", "'new'", "accepted_values_fact_charges_network_status_*", AUTHORIZATION),
     fact("charges", "amount_refunded", "amount + 1", "fact_charges_amounts_are_in_order", CHARGES),
     fact("charges", "net", "net + 1", "charge_net_is_in_the_ledger"),
-    null_row("marts.dim_merchants"),
-    doubled("marts.dim_merchants", "true", "unique_dim_merchants_*"),
-    null_row("marts.dim_customers"),
-    doubled("marts.dim_customers", "true", "unique_dim_customers_*"),
-    Damage(
-        "a customer of no merchant, committed before the cut was made",
-        "insert into marts.dim_customers (customer_id, merchant_id, committed_at) "
-        "select 'early', 'nobody', made_at - interval 1 microsecond from meta.build",
-        ("relationships_at_cut_dim_customers_merchant_id_*",),
-    ),
-    Damage(
-        "no damage: a customer whose merchant is beyond the cut, committed after the cut was made",
-        "insert into marts.dim_customers (customer_id, merchant_id, committed_at) "
-        "select 'late', 'beyond the cut', made_at from meta.build",
-        (),
-    ),
     null_row("marts.dim_date", "date_spine_is_complete"),
     doubled("marts.dim_date", "true", "unique_dim_date_*", "date_spine_is_complete"),
     Damage("a day is missing", "delete from marts.dim_date where day = '2026-01-15'", ("date_spine_is_complete",)),
     Damage(
         "revenue on a day that is no day",
         "delete from marts.dim_date where day = '2026-02-01'",
-        ("relationships_daily_revenue_day_*", "relationships_authorization_rates_day_*"),
+        (
+            *("relationships_daily_revenue_day_*", "relationships_authorization_rates_day_*"),
+            *("relationships_dispute_rates_month_*", "relationships_merchant_gmv_month_*"),
+            *(COHORTS, EVERY_MONTH, EVERY_DAY),
+        ),
     ),
     mart(
         "daily_revenue",
@@ -119,16 +125,16 @@ MARTS_DAMAGES = [
         REVENUE,
     ),
     null_row("marts.daily_revenue", "daily_revenue_net_is_gross_less_refunds_disputes_and_fees", REVENUE),
-    doubled("marts.daily_revenue", "true", "daily_revenue_has_one_row_per_day_merchant_and_currency", REVENUE),
+    doubled("marts.daily_revenue", "true", "daily_revenue_has_one_row_per_day_merchant_and_currency", REVENUE, ROLLING),
     Damage(
         "gross that is not in net",
         "update marts.daily_revenue set gross = gross + 1",
-        ("daily_revenue_net_is_gross_less_refunds_disputes_and_fees",),
+        ("daily_revenue_net_is_gross_less_refunds_disputes_and_fees", ROLLING),
     ),
     Damage(
         "revenue that is not in the ledger",
         "update marts.daily_revenue set gross = gross + 1, net = net + 1",
-        (REVENUE,),
+        (REVENUE, ROLLING),
     ),
 ]
 # The rows without values come last: all damages together must be seen too, and the others change every row.
@@ -148,8 +154,8 @@ REFUND_DAMAGES = [
 DISPUTES, DISPUTE_NET = "dispute_money_is_conserved", "dispute_net_is_in_the_ledger"
 DECIDED = "fact_disputes_only_a_decided_amount_is_won_or_lost"
 DISPUTE_DAMAGES = [
-    doubled("marts.fact_disputes", "true", "unique_fact_disputes_*", DISPUTES),
-    mart("fact_disputes", "charge_id = 'none'", "relationships_at_cut_fact_disputes_charge_id_*"),
+    doubled("marts.fact_disputes", "true", "unique_fact_disputes_*", DISPUTES, DISPUTE_COUNTS),
+    mart("fact_disputes", "charge_id = 'none'", "relationships_at_cut_fact_disputes_charge_id_*", DISPUTE_COUNTS),
     mart("fact_disputes", "merchant_id = 'nobody'", "relationships_at_cut_fact_disputes_merchant_id_*"),
     mart("fact_disputes", "currency = 'xxx'", "relationships_at_cut_fact_disputes_currency_*", DISPUTES),
     mart("fact_disputes", "reason = 'new'", "accepted_values_fact_disputes_reason_*"),
@@ -219,4 +225,6 @@ DAMAGES = [
     *REFERENCE_DAMAGES,
     *AUTHORIZATION_DAMAGES,
     *REPORTING_DAMAGES,
+    *BILLING_DAMAGES,
+    *DIMENSION_DAMAGES,
 ]

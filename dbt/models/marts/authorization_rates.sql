@@ -2,7 +2,7 @@
 -- Each charge is an attempt. The attempts of one intent are one payment, which stands where its deciding attempt does:
 -- the one that succeeded, else the last. Whatever happened after the answer (refund, dispute) is not looked at.
 with touched as (
-    {% call touched(ref('fact_charges'), 'day') %}
+    {% call touched(ref('fact_charges'), 'day', day='day') %}
     {{ ever_named('charges', utc_day('created') ~ ' as day') }}
     union all
     select day from {{ ref('fact_charges') }} where {{ outcome_or_card_changed() }}

@@ -1,7 +1,7 @@
 {{ rebuilt_by_key('day', present='net is not null') }}
 -- What a merchant earned. Payouts, transfers, top-ups, reserves and other adjustments move a balance, but earn nothing.
 with touched as (
-    {% call touched(ref('fact_transactions'), 'day', only='reporting_category in ' ~ revenue_categories()) %}
+    {% call touched(ref('fact_transactions'), 'day', only='reporting_category in ' ~ revenue_categories(), day='day') %}
     {{ ever_named('balance_transactions', utc_day('created') ~ ' as day') }}
     union all
     {{ of_rates_changed(ref('fact_transactions'), 'day') }}

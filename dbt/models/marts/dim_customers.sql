@@ -1,16 +1,27 @@
+with versions as (
+    {{ versions('customers', key='id', is_deleted='deleted_at is not null', attributes=[
+        'merchant_id', 'country', 'currency', 'balance', 'delinquent', 'livemode', 'created', 'deleted_at',
+    ]) }}
+)
+
 select
-    customers.customer_id,
-    customers.merchant_id,
-    customers.country,
+    versions.version_id,
+    versions.id as customer_id,
+    versions.version,
+    versions.valid_from,
+    versions.valid_to,
+    versions.is_current,
+    versions.is_deleted,
+    versions.merchant_id,
+    versions.country,
     countries.name as country_name,
     countries.region,
-    customers.currency,
-    customers.balance,
-    customers.delinquent,
-    customers.livemode,
-    customers.created,
-    customers.deleted_at,
-    customers.deleted_at is not null as is_deleted,
-    customers.committed_at
-from {{ ref('stg_customers') }} as customers
-left join {{ ref('stg_countries') }} as countries on customers.country = countries.iso2
+    versions.currency,
+    versions.balance,
+    versions.delinquent,
+    versions.livemode,
+    versions.created,
+    versions.deleted_at,
+    versions.committed_at
+from versions
+left join {{ ref('stg_countries') }} as countries on versions.country = countries.iso2

@@ -155,7 +155,8 @@ print(json.dumps([time.monotonic() - started, {f.looked_at: f.state for f in dia
 def test_with_every_server_hung_it_ends_in_time_names_them_all_and_keeps_no_process(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = str(silent.getsockname()[1])
-        hung = {f"{name}_PORT": port for name in ("POSTGRES", "KAFKA", "CONNECT", "MONGODB", "DAGSTER", "METRICS")}
+        servers = ("POSTGRES", "KAFKA", "CONNECT", "MONGODB", "DAGSTER", "DASHBOARD", "METRICS")
+        hung = {f"{name}_PORT": port for name in servers}
         secrets = {name.upper(): value for name, value in CANARIES.items()}
         asked = subprocess.run(
             [sys.executable, "-c", ALL_HUNG],

@@ -29,7 +29,8 @@ def test_stopping_what_never_ran_leaves_no_trace(settings: Settings) -> None:
 
 def test_servers_that_never_ran_are_stopped(settings: Settings) -> None:
     states = stack.server_states(settings)
-    assert [state.name for state in states] == ["postgres", "kafka", "mongodb", "connect", "stream", "dagster"]
+    names = ["postgres", "kafka", "mongodb", "connect", "stream", "dagster", "dashboard"]
+    assert [state.name for state in states] == names
     assert {(state.state, state.pid) for state in states} == {("STOPPED", None)}
 
 

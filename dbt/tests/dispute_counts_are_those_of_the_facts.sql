@@ -1,0 +1,56 @@
+{{ config(meta={'dagster': {'ref': {'name': 'dispute_rates'}}}) }}
+-- Every successful charge is counted in its month, every dispute in its own and in that of its charge.
+with facts as (
+    select
+        'charges' as counted,
+        cast(date_trunc('month', day) as date) as month,
+        count(*) as occurrences
+    from {{ ref('fact_charges') }}
+    where status = 'succeeded'
+    group by cast(date_trunc('month', day) as date)
+    union all
+    select
+        'disputes' as counted,
+        cast(date_trunc('month', day) as date) as month,
+        count(*) as occurrences
+    from {{ ref('fact_disputes') }}
+    where not is_inquiry
+    group by cast(date_trunc('month', day) as date)
+    union all
+    select
+        'disputes of charges' as counted,
+        cast(date_trunc('month', charges.day) as date) as month,
+        count(*) as occurrences
+    from {{ ref('fact_disputes') }} as disputes
+    inner join {{ ref('fact_charges') }} as charges on disputes.charge_id = charges.charge_id
+    where not disputes.is_inquiry
+    group by cast(date_trunc('month', charges.day) as date)
+),
+
+mart as (
+    select
+        'charges' as counted,
+        month,
+        sum(successful_charges) as occurrences
+    from {{ ref('dispute_rates') }}
+    group by month
+    having sum(successful_charges) > 0
+    union all
+    select
+        'disputes' as counted,
+        month,
+        sum(disputes) as occurrences
+    from {{ ref('dispute_rates') }}
+    group by month
+    having sum(disputes) > 0
+    union all
+    select
+        'disputes of charges' as counted,
+        month,
+        sum(disputes_of_charges) as occurrences
+    from {{ ref('dispute_rates') }}
+    group by month
+    having sum(disputes_of_charges) > 0
+)
+
+{{ rows_that_differ('facts', 'mart') }}

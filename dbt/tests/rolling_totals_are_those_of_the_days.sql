@@ -1,0 +1,53 @@
+{{ config(meta={'dagster': {'ref': {'name': 'rolling_revenue'}}}) }}
+-- Each total anew, from the revenue of the days that it spans.
+with daily as (
+    select
+        day,
+        currency,
+        sum(gross) as gross,
+        sum(net) as net
+    from {{ ref('daily_revenue') }}
+    group by day, currency
+),
+
+ages as (
+    select
+        rolling.day,
+        rolling.currency,
+        datediff('day', daily.day, rolling.day) as age,
+        daily.gross,
+        daily.net
+    from {{ ref('rolling_revenue') }} as rolling
+    inner join daily on rolling.currency = daily.currency and rolling.day >= daily.day
+),
+
+totals as (
+    select
+        day,
+        currency,
+        sum(case when age = 0 then gross else 0 end) as gross,
+        sum(case when age = 0 then net else 0 end) as net,
+        sum(case when age < 7 then gross else 0 end) as gross_7_days,
+        sum(case when age < 28 then gross else 0 end) as gross_28_days,
+        sum(case when age < 7 then net else 0 end) as net_7_days,
+        sum(case when age < 28 then net else 0 end) as net_28_days,
+        sum(net) as balance
+    from ages
+    group by day, currency
+),
+
+mart as (
+    select
+        day,
+        currency,
+        gross,
+        net,
+        gross_7_days,
+        gross_28_days,
+        net_7_days,
+        net_28_days,
+        balance
+    from {{ ref('rolling_revenue') }}
+)
+
+{{ rows_that_differ('totals', 'mart') }}

@@ -1,0 +1,1 @@
+"""Charts over the published marts, served locally by Streamlit."""

@@ -1,0 +1,42 @@
+"""dbt's documentation of the published warehouse, as one file for a browser."""
+
+import subprocess
+from pathlib import Path
+
+from stripe_platform.errors import StripePlatformError
+from stripe_platform.settings import Settings
+from stripe_platform.warehouse.project import DBT, PROJECT_DIR
+from stripe_platform.warehouse.published_dbt import dbt_on_published, target_folder
+
+LIMIT_SECONDS = 300
+
+
+class DocsNotMade(StripePlatformError):
+    """`dbt docs generate` failed."""
+
+    def __init__(self, output: str) -> None:
+        super().__init__(
+            "dbt cannot document the published warehouse: if the project is newer than the marts, build them with "
+            f"`stripe-platform run oltp_to_warehouse` and try again:\n{output.strip()}"
+        )
+
+
+def write_docs(settings: Settings) -> Path:
+    """Path of an HTML file that shows models, columns, tests, SQL and lineage, with the types as published.
+
+    Builds, publications and readers go on meanwhile. `NoWarehouse` when nothing has been published, `DocsNotMade` with
+    dbt's words when it fails.
+    """
+    with dbt_on_published(settings) as environment:
+        generated = subprocess.run(
+            [DBT, "--quiet", "--no-use-colors", "docs", "generate", "--static"],
+            cwd=PROJECT_DIR,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_SECONDS,
+            check=False,
+        )
+    if generated.returncode != 0:
+        raise DocsNotMade(generated.stdout + generated.stderr)
+    return target_folder(settings) / "static_index.html"
