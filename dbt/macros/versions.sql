@@ -219,7 +219,8 @@ cast('0001-01-01 00:00:00+00' as timestamp with time zone)
 {%- endmacro %}
 
 {% macro snowflake__is_left_out(column) -%}
-    coalesce(array_contains(cast('{{ column }}' as variant), _unchanged), false)
+    {#- There the list is JSON text. -#}
+    coalesce(contains(_unchanged, '"{{ column }}"'), false)
 {%- endmacro %}
 
 {#- A row that an incremental snapshot read has no LSN: its time decides. -#}
