@@ -37,9 +37,23 @@
 {%- set incremental = is_incremental() -%}
 {#- A column that is new in the log is not in the state yet: dbt adds it after this query. -#}
 {%- set stored = column_names(this) if incremental else [] -%}
-{%- if incremental %}{% do widen_columns(this, log) %}{% endif -%}
+{%- set batch = {'changes': 1, 'sweeping': 1} -%}
+{%- if incremental -%}
+    {%- do widen_columns(this, log) -%}
+    {%- set batch = new_in(log, past_position(this)) -%}
+{%- elif execute -%}
+    {%- do begin_whole(this) -%}
+    {%- do run_query('drop table if exists ' ~ feed_of(this)) -%}
+{%- endif -%}
+{%- if batch['changes'] == 0 -%}
+select
+    {{ names | join(', ') }},
+    false as _deleted, _partition, _offset, _lsn, _lsn as _streamed_lsn, _committed_at, {{ build_number() }} as _build
+from {{ log }}
+where false
+{%- else -%}
 
-with changes as not materialized (
+with changes as {{ '' if incremental else 'not ' }}materialized (
     select
         {{ names | join(', ') }},
         _op, _partition, _offset, _lsn, _committed_at, _unchanged,
@@ -63,6 +77,7 @@ known_before as (
     select state.*
     from {{ this }} as state
     semi join changes on {{ same_key('state', 'changes', key) }}
+    {%- if batch['sweeping'] %}
     union all
     select state.*
     from {{ this }} as state
@@ -76,6 +91,7 @@ known_before as (
         not state._deleted
         and ({{ is_truncated('state') }} or {{ is_before_gap('state._offset') }})
         and not exists (select 1 from changes where {{ same_key('state', 'changes', key) }})
+    {%- endif %}
 ),
 
 {% endif -%}
@@ -197,6 +213,15 @@ latest as (
 )
 
 select * from latest
+{%- endif -%}
+{%- endmacro %}
+
+{#- How many changes the log holds that a state has not taken in, and how many of them may empty other keys' rows. -#}
+{% macro new_in(log, past) -%}
+    {%- set counted = run_query(
+        "select count(*), count(*) filter (where _op in ('t', 'g')) from " ~ log ~ ' where ' ~ past
+    ) -%}
+    {{ return({'changes': counted[0][0], 'sweeping': counted[0][1]}) }}
 {%- endmacro %}
 
 {#- The table's own columns as {name (quoted), can_be_unchanged}: PostgreSQL may leave a large text out of an update. -#}
@@ -219,7 +244,10 @@ select * from latest
     {{ return(adapter.get_columns_in_relation(relation) | map(attribute='quoted') | list if execute else []) }}
 {%- endmacro %}
 
-{#- The rows that the state has not taken in; with literal offsets, so that the scan skips old row groups. -#}
+{#-
+    The rows that the state has not taken in; with literal offsets, so that the scan skips old row groups: it compares
+    them with the lowest alone.
+-#}
 {% macro past_position(state) -%}
     {%- set predicates = [] -%}
     {%- if execute -%}
@@ -227,11 +255,12 @@ select * from latest
         {%- for partition, offset in positions.items() -%}
             {%- do predicates.append('(_partition = ' ~ partition ~ ' and _offset > ' ~ offset ~ ')') -%}
         {%- endfor -%}
-        {%- if positions -%}
-            {%- do predicates.append('_partition not in (' ~ (positions | join(', ')) ~ ')') -%}
-        {%- endif -%}
     {%- endif -%}
-    {{ '(' ~ (predicates | join(' or ') or 'true') ~ ')' }}
+    {%- if predicates -%}
+    (_offset > {{ positions.values() | min }} and ({{ predicates | join(' or ') }}))
+    {%- else -%}
+    (true)
+    {%- endif -%}
 {%- endmacro %}
 
 {#- A column whose type in the log was widened is widened here too, before wider values come. -#}
@@ -251,11 +280,15 @@ select * from latest
     {%- endif -%}
 {%- endmacro %}
 
-{#- The highest offset taken in, per partition. -#}
+{#- The highest offset taken in, per partition of the cut; -1 where there is none yet. -#}
 {% macro positions_of(state) -%}
     {%- set positions = {} -%}
+    {%- set cut = fromjson(run_query('select cut from meta.build')[0][0]) -%}
+    {%- for partition in cut['offsets'].get(state.identifier | replace('state_', '', 1), {}) -%}
+        {%- do positions.update({partition | int: -1}) -%}
+    {%- endfor -%}
     {%- for row in run_query('select _partition, max(_offset) from ' ~ state ~ ' group by _partition order by 1') -%}
-        {%- do positions.update({row[0]: row[1]}) -%}
+        {%- do positions.update({row[0] | int: row[1]}) -%}
     {%- endfor -%}
     {{ return(positions) }}
 {%- endmacro %}
@@ -290,6 +323,8 @@ select * from latest
 
 {% macro default__get_incremental_latest_state_sql(arguments) -%}
     {%- set columns = get_quoted_csv(arguments['dest_columns'] | map(attribute='name')) -%}
+    {{ feed_sql(arguments) }}
+
     delete from {{ arguments['target_relation'] }} as state
     using {{ arguments['temp_relation'] }} as batch
     where {{ same_key('state', 'batch', arguments['unique_key']) }};

@@ -32,9 +32,16 @@
 {% macro touched(relation, key, only='true', day=none) -%}
 {#- A unit test is of the whole mart. -#}
 {%- if not execute or (model.resource_type == 'model' and is_incremental()) -%}
+{%- set told = caller() -%}
 select distinct {{ key }}
 from (
-    {{ caller() }}
+    {%- if execute and is_behind_a_whole_build() %}
+    select {{ key }} from {{ relation }} where {{ only }}
+    union all
+    select {{ key }} from {{ this }}
+    {%- else %}
+    {{ told }}
+    {%- endif %}
     {%- if var('month', none) %}
     union all
     select {{ key }} from {{ relation }} where {{ in_month(day or utc_day('created')) }}
@@ -54,17 +61,34 @@ cast({{ dbt.date_trunc('month', day) }} as date) = cast('{{ var('month') }}' as 
 
 {#- A column of the rows of a captured table that changed since this mart was last built, deleted ones included. -#}
 {% macro changed(table, column) -%}
+{{ adapter.dispatch('changed')(table, column) }}
+{%- endmacro %}
+
+{% macro default__changed(table, column) -%}
 select {{ column }} from {{ ref('state_' ~ table) }} where _build > {{ built_up_to() }}
 {%- endmacro %}
 
+{% macro duckdb__changed(table, column) -%}
+select {{ column }} from {{ feed_of(ref('state_' ~ table)) }} where _build > {{ built_up_to() }}
+{%- endmacro %}
+
 {#-
-    What an expression says, or once said, of the rows of a captured table that changed since this mart was last built.
-    The change log remembers: a deleted row has no columns but its key, and one that moved left a place behind.
+    What an expression says, or said when this mart was last built, of the rows of a captured table that changed since: a
+    deleted row has no columns but its key, and one that moved left a place behind.
 -#}
 {% macro ever_named(table, expression, only='true', key='id') -%}
+{{ adapter.dispatch('ever_named')(table, expression, only, key) }}
+{%- endmacro %}
+
+{#- The change log remembers all that was ever said of a key. -#}
+{% macro default__ever_named(table, expression, only, key) -%}
 select {{ expression }}
 from {{ source('raw', table) }}
 where {{ only }} and {{ key }} in ({{ changed(table, key) }})
+{%- endmacro %}
+
+{% macro duckdb__ever_named(table, expression, only, key) -%}
+{{ changed(table, expression) }} and {{ only }}
 {%- endmacro %}
 
 {#- Keys of rows that have a `currency` and a `created` whose rate may be another one now. -#}
@@ -80,6 +104,19 @@ inner join (
 ) as rates on amounts.currency = rates.currency and {{ utc_day('amounts.created') }} >= rates.day
 union all
 select {{ key }} from {{ relation }} where currency in ({{ changed('currencies', 'code') }})
+{%- endmacro %}
+
+{#- Whether this mart was built before a table that it follows was built whole, and so without a word of what went. -#}
+{% macro is_behind_a_whole_build() -%}
+    {%- set states = ["''"] -%}
+    {%- for node in model.depends_on.nodes if node.split('.')[-1].startswith('state_') -%}
+        {%- do states.append("'" ~ node.split('.')[-1] ~ "'") -%}
+    {%- endfor -%}
+    {%- set built = built_up_to() | int -%}
+    {%- set later = run_query(
+        'select count(*) from meta.whole_builds where number > ' ~ built ~ ' and model in (' ~ (states | join(', ')) ~ ')'
+    ) -%}
+    {{ return(built == 0 or later[0][0] > 0) }}
 {%- endmacro %}
 
 {#- The build that this mart has taken in; `record_build` writes it. -#}

@@ -201,7 +201,7 @@ cast('0001-01-01 00:00:00+00' as timestamp with time zone)
     {%- set others = [] -%}
     {%- if execute -%}
         {%- for column in adapter.get_columns_in_relation(log) -%}
-            {%- if column.dtype | lower not in ('varchar', 'text', 'string') -%}
+            {%- if not column.is_string() -%}
                 {%- do others.append(column.name | lower) -%}
             {%- endif -%}
         {%- endfor -%}
@@ -218,8 +218,8 @@ cast('0001-01-01 00:00:00+00' as timestamp with time zone)
     coalesce(list_contains(_unchanged, '{{ column }}'), false)
 {%- endmacro %}
 
+{#- Snowflake holds the list as JSON text. -#}
 {% macro snowflake__is_left_out(column) -%}
-    {#- There the list is JSON text. -#}
     coalesce(contains(_unchanged, '"{{ column }}"'), false)
 {%- endmacro %}
 

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from datetime import date
 from itertools import cycle
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 from altair.typing import ChartType
@@ -13,9 +13,8 @@ from stripe_platform.dashboard.figures import CURRENCY, NO_CARD, money, share
 from stripe_platform.dashboard.queries import Authorization, Cohort, Disputes, MrrMovement, Revenue
 
 # Colours that people who see red and green alike can tell apart (Okabe and Ito).
-BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, GREY = (
-    *("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#767676"),
-)
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
+GREY, BLACK = "#767676", "#000000"
 MOVEMENT_COLOURS = {
     "new": BLUE,
     "expansion": SKY,
@@ -38,23 +37,23 @@ LABEL = {"tooltip": "label:N", "description": "label:N"}
 
 
 def revenue_chart(rows: Sequence[Revenue]) -> ChartType:
-    """Gross and net of each day, as lines."""
-    values = [
-        _dated(row.day, name, amount / 10**row.exponent, f"{row.day}, {name}: {money(amount, row.exponent)}")
-        for row in rows
-        for name, amount in (("gross", row.gross), ("net", row.net))
-    ]
-    chart: alt.Chart = (
-        _chart(values)
-        .mark_line(point={"size": 18})
-        .encode(
-            x=_time("Day (UTC)"),
-            y=alt.Y("value:Q", title=f"{CURRENCY} a day").axis(format="~s"),
-            color=_colours({"gross": BLUE, "net": ORANGE}),
-            **LABEL,
+    """Gross and net of each day: what is seen of a bar above the line, refunds, disputes and fees have taken."""
+    gross, net = (
+        _chart(
+            [
+                _dated(row.day, name, amount / 10**row.exponent, f"{row.day}, {name}: {money(amount, row.exponent)}")
+                for row, amount in zip(rows, amounts, strict=True)
+            ]
         )
+        for name, amounts in (("gross", [row.gross for row in rows]), ("net", [row.net for row in rows]))
     )
-    return chart
+    x = _time("Day (UTC)", "utcyearmonthdate")
+    y = alt.Y("value:Q", title=f"{CURRENCY} a day").axis(format="~s")
+    colour = _colours({"gross": SKY, "net": VERMILION})
+    return alt.layer(
+        gross.mark_bar(binSpacing=0).encode(x=x, y=y, color=colour, **LABEL),
+        net.mark_line(point={"size": 8}, strokeWidth=1.5).encode(x=x.bandPosition(0.5), y=y, color=colour, **LABEL),
+    ).properties(height=HEIGHT)
 
 
 def authorization_chart(rows: Sequence[Authorization]) -> ChartType:
@@ -67,7 +66,7 @@ def authorization_chart(rows: Sequence[Authorization]) -> ChartType:
         cell = row.card_brand or NO_CARD, country if country in shown else OTHER_COUNTRIES
         sums[cell].update(authorized=row.authorized, sent=row.sent_to_network)
     values = [
-        _cell(brand, country, of["authorized"], of["sent"], few=of["sent"] < FEW)
+        _cell(brand, country, of["authorized"], of["sent"], grey=of["sent"] < FEW)
         for (brand, country), of in sums.items()
         if of["sent"]
     ]
@@ -98,9 +97,10 @@ def disputes_chart(rows: Sequence[Disputes]) -> ChartType:
     of_networks = sorted({series for _, series in sums} - {OTHER_BRANDS})
     limits = _limits(rows)
     colours = dict(zip(of_networks, cycle(BRAND_COLOURS), strict=False)) | {OTHER_BRANDS: GREY}
-    colour = _colours(colours | dict.fromkeys(limits, VERMILION), columns=2)
+    colour = _colours(colours | dict.fromkeys(limits, BLACK), columns=2)
     y = alt.Y("value:Q", title="Disputes / charges").axis(format=".1%")
-    lines = _chart(values).mark_line(point=True).encode(x=_time("Month").axis(format="%b %Y", tickCount="month"), y=y)
+    x = _time("Month", "utcyearmonth").axis(format="%b %Y", tickCount="month")
+    lines = _chart(values).mark_line(point=True).encode(x=x, y=y)
     rules = _chart([{"series": name, "value": limit, "label": name} for name, limit in limits.items()])
     return alt.layer(
         lines.encode(color=colour, **LABEL),
@@ -126,7 +126,7 @@ def mrr_chart(rows: Sequence[MrrMovement]) -> ChartType:
     y = alt.Y("value:Q", title=f"Change of the MRR, {CURRENCY}").axis(format="~s")
     movements = {row.movement for row in rows}
     used = {name: colour for name, colour in MOVEMENT_COLOURS.items() if name in movements}
-    diamonds = _chart(of_all).mark_point(shape="diamond", size=80, filled=True, color="black", stroke="white")
+    diamonds = _chart(of_all).mark_point(shape="diamond", size=80, filled=True, color=BLACK, stroke="white")
     return alt.layer(
         _chart(values).mark_bar().encode(x=x, y=y, color=_colours(used), **LABEL),
         diamonds.encode(x=x, y=y, **LABEL),
@@ -135,7 +135,17 @@ def mrr_chart(rows: Sequence[MrrMovement]) -> ChartType:
 
 def cohorts_chart(rows: Sequence[Cohort]) -> ChartType:
     """The share of each cohort that pays again, as a heat map by months since the first payment."""
-    values = [_cell(f"+{row.months_since}", f"{row.cohort_month:%Y-%m}", row.retained, row.customers) for row in rows]
+    values = [
+        # Of the first month all are there.
+        _cell(
+            f"+{row.months_since}",
+            f"{row.cohort_month:%Y-%m}",
+            row.retained,
+            row.customers,
+            grey=row.months_since == 0,
+        )
+        for row in rows
+    ]
     ages = sorted({row.months_since for row in rows})
     return _heat_map(
         values,
@@ -153,14 +163,14 @@ def _dated(day: date, series: str, value: float, label: str) -> dict[str, Any]:
     return {"time": str(day), "series": series, "value": value, "label": label}
 
 
-def _cell(x: str, y: str, part: int, whole: int, *, few: bool = False) -> dict[str, Any]:
+def _cell(x: str, y: str, part: int, whole: int, *, grey: bool) -> dict[str, Any]:
     text, label = f"{part / whole:.0%}", f"{x}, {y}: {share(part, whole)}, {part:,} of {whole:,}"
-    return {"x": x, "y": y, "share": part / whole, "few": few, "text": text, "label": label}
+    return {"x": x, "y": y, "share": part / whole, "grey": grey, "text": text, "label": label}
 
 
-def _time(title: str) -> alt.X:
+def _time(title: str, unit: Literal["utcyearmonthdate", "utcyearmonth"]) -> alt.X:
     # A day is one of UTC wherever the browser is.
-    return alt.X("time:T", title=title).scale(type="utc")
+    return alt.X("time:T", title=title, timeUnit=unit)
 
 
 def _colours(colours: dict[str, str], columns: int = 0) -> alt.Color:
@@ -178,15 +188,15 @@ def _limits(rows: Sequence[Disputes]) -> dict[str, float]:
 
 
 def _heat_map(values: list[dict[str, Any]], *, x: alt.X, y: alt.Y, legend: str) -> ChartType:
-    """Cells with their share written in them, grey where it is of few."""
-    telling = [value["share"] for value in values if not value["few"]] or [0.0, 1.0]
+    """Cells with their share written in them; the grey ones have no part in the range of colours."""
+    telling = [value["share"] for value in values if not value["grey"]] or [0.0, 1.0]
     lowest, highest = min(telling), max(telling)
     colour = alt.Color("share:Q", title=legend).scale(scheme="blues", domain=[lowest, highest], clamp=True)
-    is_dark = (alt.datum.share > (lowest + highest) / 2) & ~alt.datum.few
+    is_dark = (alt.datum.share > (lowest + highest) / 2) & ~alt.datum.grey
     cells = alt.Chart(alt.InlineData(values=values)).encode(x=x, y=y, **LABEL)
     return alt.layer(
         cells.mark_rect(stroke="white").encode(
-            color=alt.condition(~alt.datum.few, colour.legend(format=".0%"), alt.value("#E8E8E8"))
+            color=alt.condition(~alt.datum.grey, colour.legend(format=".0%"), alt.value("#E8E8E8"))
         ),
         cells.mark_text().encode(text="text:N", color=alt.condition(is_dark, alt.value("white"), alt.value("black"))),
     ).properties(height=alt.Step(26))

@@ -209,10 +209,14 @@ def _held_build(connection: duckdb.DuckDBPyConnection) -> tuple[Cut, bool] | Non
 def _begin(connection: duckdb.DuckDBPyConnection, cut: Cut) -> None:
     """The next build, as its models know it: its cut, its number, and the code that the last tested one was made by."""
     connection.execute("create schema if not exists meta")
-    connection.execute("create table if not exists meta.model_builds (model varchar, number bigint)")
+    for table in ("model_builds", "whole_builds"):
+        connection.execute(f"create table if not exists meta.{table} (model varchar, number bigint)")
     number, models = 0, None
     if _has_table(connection, "build"):
         ((number, models),) = connection.execute("select number, models from meta.build").fetchall()
+    if models != digest_of_models():
+        # Models of other code, some of other names, may not be gone on from, nor waited for.
+        connection.execute("delete from meta.model_builds")
     connection.execute(
         "create or replace table meta.build as select $id as cut_id, $made_at::timestamptz as made_at, $cut as cut, "
         "false as is_tested, $number::bigint as number, $models::varchar as models",

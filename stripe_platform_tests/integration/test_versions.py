@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.project import DBT, PROJECT_DIR, dbt_environment
+from stripe_platform.warehouse.model_code import PROJECT_DIR
+from stripe_platform.warehouse.project import DBT, dbt_environment
 from stripe_platform_tests.integration.product_histories import NO_BEGINNING, ProductHistories
 from stripe_platform_tests.integration.test_warehouse import (
     EPOCH,

@@ -15,6 +15,9 @@
 {%- set incremental = is_incremental() -%}
 {#- A column that is new in the log is not in the state yet: dbt adds it after this query. -#}
 {%- set stored = column_names(this) if incremental else [] -%}
+{%- if execute and not incremental -%}
+    {%- do begin_whole(this) -%}
+{%- endif -%}
 
 with changes as (
     select

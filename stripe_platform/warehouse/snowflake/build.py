@@ -36,6 +36,7 @@ TABLES = (
     "create table if not exists meta.build (cut_id text, made_at timestamp_tz, cut text, is_tested boolean, "
     "number number(38,0), models text)",
     "create table if not exists meta.model_builds (model text, number number(38,0))",
+    "create table if not exists meta.whole_builds (model text, number number(38,0))",
 )
 
 
