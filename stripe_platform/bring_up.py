@@ -27,7 +27,7 @@ from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.run import run_job, write_instance_config
 from stripe_platform.settings import Settings, load_settings
 from stripe_platform.status import platform_status, print_status
-from stripe_platform.warehouse.engines import engine_of
+from stripe_platform.warehouse.engines import published_cut
 
 # What a newcomer sees: a quarter of a year of a small company, up to the day of the first `up`.
 FIRST_PAYMENTS, FIRST_DAYS, FIRST_SEED = 5_000, 90, 1
@@ -181,7 +181,7 @@ def _simulate_first_history(settings: Settings, progress: Progress) -> None:
 
 
 def _marts_are_current(settings: Settings) -> bool:
-    published = engine_of(settings).published_cut(settings)
+    published = published_cut(settings)
     return published is not None and published.offsets == last_stable_offsets(settings, list(TABLES_BY_NAME))
 
 

@@ -10,7 +10,7 @@ from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.raw.assets import raw_key
 from stripe_platform.raw.maintenance import TableMaintained, TablesNotMaintained, maintain_all
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.engines import engine_of
+from stripe_platform.warehouse.engines import published_cut
 
 MAINTENANCE_KEY = dg.AssetKey(["raw", "maintenance"])
 # Once a night: without it for two nights the schedule does not run or fails.
@@ -27,7 +27,7 @@ FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=50), warn_win
 )
 def maintenance(settings: dg.ResourceParam[Settings]) -> Iterator[dg.MaterializeResult[None]]:
     """Small files merged, unread ones deleted, log entries gathered in a checkpoint; no row and no offset changed."""
-    published = engine_of(settings).published_cut(settings)
+    published = published_cut(settings)
     # The published file shows the change log by a list of files that was made after its cut.
     read_since = published.made_at if published else None
     try:

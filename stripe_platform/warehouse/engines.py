@@ -56,3 +56,8 @@ ENGINES: Mapping[WarehouseEngine, Engine] = {
 def engine_of(settings: Settings) -> Engine:
     """The engine that `WAREHOUSE` names."""
     return ENGINES[settings.warehouse]
+
+
+def published_cut(settings: Settings) -> Cut | None:
+    """The cut of the published marts, wherever they are; None when nothing has been published."""
+    return engine_of(settings).published_cut(settings)

@@ -9,7 +9,7 @@ from stripe_platform.errors import StripePlatformError
 from stripe_platform.jobs import UNFINISHED, oltp_to_warehouse
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.engines import engine_of
+from stripe_platform.warehouse.engines import published_cut
 
 # A build costs tens of seconds of both cores: fresh enough for people, and it leaves the machine time for its work.
 MIN_AGE = timedelta(seconds=60)
@@ -24,7 +24,7 @@ def warehouse_lag(
     """Kafka is outside the graph, so no automation condition can see how far it is past the published marts."""
     try:
         ends = last_stable_offsets(settings, list(TABLES_BY_NAME))
-        published = engine_of(settings).published_cut(settings)
+        published = published_cut(settings)
     except StripePlatformError as error:
         return dg.SkipReason(str(error))
     done = published.offsets if published else {}

@@ -214,7 +214,7 @@ select * from latest
     and {{ same_key(left, right, key) }}
 {%- endmacro %}
 
-{#- The load keeps the list as JSON text, in the names of PostgreSQL. -#}
+{#- The load keeps the list as JSON text, in the names of PostgreSQL; `column` is in quotes, as there. -#}
 {% macro snowflake_is_known(relation, column) -%}
     not coalesce(contains({{ relation }}._unchanged, '{{ column | lower }}'), false)
 {%- endmacro %}

@@ -14,51 +14,60 @@ with used_days as (
 
 bounds as (
     select
-        cast({{ dbt.date_trunc('month', 'min(day)') }} as date) as first_day,
+        cast(date_trunc('month', min(day)) as date) as first_day,
         max(day) as last_day
     from used_days
 ),
 
--- Enough for 89 years.
+digits as (
+    {% for digit in range(10) -%}
+        select {{ digit }} as digit{{ ' union all' if not loop.last }}
+    {% endfor %}
+),
+
+-- Enough for 273 years.
 numbers as (
-    {{ dbt.generate_series(32768) }}
+    select ones.digit + 10 * tens.digit + 100 * hundreds.digit + 1000 * thousands.digit + 10000 * myriads.digit as days
+    from digits as ones
+    cross join digits as tens
+    cross join digits as hundreds
+    cross join digits as thousands
+    cross join digits as myriads
 ),
 
 days as (
-    select
-        cast({{ dbt.dateadd('day', 'cast(numbers.generated_number - 1 as integer)', 'bounds.first_day') }} as date) as day
+    select cast({{ plus_days('bounds.first_day', 'numbers.days') }} as date) as day
     from bounds
-    inner join numbers
-        on numbers.generated_number <= {{ dbt.datediff('bounds.first_day', 'bounds.last_day', 'day') }} + 1
+    inner join numbers on bounds.last_day - bounds.first_day >= numbers.days
 ),
 
--- 3 January 2000 was a Monday; the week of an ISO year is that of its Thursday.
+-- 3 January 2000 was a Monday. The year and week of an ISO week are those of its Thursday.
 placed as (
     select
         day,
-        mod(mod({{ dbt.datediff("cast('2000-01-03' as date)", 'day', 'day') }}, 7) + 7, 7) + 1 as day_of_week
+        cast(mod(mod(day - cast('2000-01-03' as date), 7) + 7, 7) + 1 as integer) as day_of_week
     from days
 ),
 
-thursdays as (
+weeks as (
     select
         day,
         day_of_week,
-        cast({{ dbt.dateadd('day', '4 - day_of_week', 'day') }} as date) as thursday
+        cast({{ plus_days('day', '4 - day_of_week') }} as date) as thursday
     from placed
 )
 
 select
-    thursdays.day,
-    cast(extract(year from thursdays.day) as integer) as year,
-    cast(extract(quarter from thursdays.day) as integer) as quarter,
-    cast(extract(month from thursdays.day) as integer) as month,
-    {{ name_of('extract(month from thursdays.day)', months) }} as month_name,
-    cast({{ dbt.date_trunc('month', 'thursdays.day') }} as date) as month_start,
-    cast(extract(year from thursdays.thursday) as integer) as iso_year,
-    cast(floor((extract(dayofyear from thursdays.thursday) - 1) / 7) + 1 as integer) as iso_week,
-    cast(extract(day from thursdays.day) as integer) as day_of_month,
-    cast(thursdays.day_of_week as integer) as day_of_week,
-    {{ name_of('thursdays.day_of_week', weekdays) }} as day_name,
-    thursdays.day_of_week >= 6 as is_weekend
-from thursdays
+    day,
+    cast(extract(year from day) as integer) as year,
+    cast(extract(quarter from day) as integer) as quarter,
+    cast(extract(month from day) as integer) as month,
+    {{ name_of('extract(month from day)', months) }} as month_name,
+    cast(date_trunc('month', day) as date) as month_start,
+    cast(extract(year from thursday) as integer) as iso_year,
+    cast(floor((thursday - cast(date_trunc('year', thursday) as date)) / 7) + 1 as integer) as iso_week,
+    cast(extract(day from day) as integer) as day_of_month,
+    day_of_week,
+    {{ name_of('day_of_week', weekdays) }} as day_name,
+    day_of_week >= 6 as is_weekend
+from weeks

@@ -53,7 +53,7 @@ def test_every_statement_is_one_of_snowflakes_dialect(statement: str) -> None:
 
 def test_a_statement_that_is_none_is_found() -> None:
     with pytest.raises(sqlglot.ParseError):
-        sqlglot.parse_one("create database if exists not stripe (", read="snowflake")
+        sqlglot.parse_one("create table stripe.meta.build (number number(38,0", read="snowflake")
 
 
 def test_the_defaults_of_the_settings_are_names_that_the_deployment_makes() -> None:

@@ -1,0 +1,13 @@
+{#- A date so many days later. -#}
+{% macro plus_days(day, number) -%}
+{#- The linter has no adapter. -#}
+{{ adapter.dispatch('plus_days')(day, number) if adapter is defined else default__plus_days(day, number) }}
+{%- endmacro %}
+
+{% macro default__plus_days(day, number) -%}
+{{ day }} + cast({{ number }} as integer)
+{%- endmacro %}
+
+{% macro snowflake__plus_days(day, number) -%}
+dateadd('day', {{ number }}, {{ day }})
+{%- endmacro %}
