@@ -171,7 +171,7 @@ def draw(measured: list[Builds], picture: Path) -> None:
         for builds in measured
         for kind, seconds in (("whole", builds.whole), ("the next changes", statistics.median(builds.next_ones)))
     ]
-    alt.Chart(alt.Data(values=rows)).mark_line(point=True).encode(
+    alt.Chart(alt.InlineData(values=rows)).mark_line(point=True).encode(
         x=alt.X("charges:Q", title="charges in the history"),
         y=alt.Y("seconds:Q", title="seconds a build"),
         color=alt.Color("build:N", title=None),

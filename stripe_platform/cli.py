@@ -264,12 +264,22 @@ def run_dbt(context: typer.Context) -> None:
     """Run a dbt command on the published marts, which it can only read, such as `dbt source freshness`."""
     import subprocess
 
-    from stripe_platform.warehouse.project import DBT, PROJECT_DIR
+    from stripe_platform.warehouse.model_code import PROJECT_DIR
+    from stripe_platform.warehouse.project import DBT
     from stripe_platform.warehouse.published_dbt import dbt_on_published
 
     with dbt_on_published(load_settings()) as environment:
         run = subprocess.run([DBT, *context.args], cwd=PROJECT_DIR, env=environment, check=False)
     raise typer.Exit(run.returncode)
+
+
+@app.command("mf", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@_plain_errors
+def run_metricflow(context: typer.Context) -> None:
+    """Ask the published marts for metrics, such as `mf query --metrics gross,net --group-by metric_time__month`."""
+    from stripe_platform.warehouse.metrics import run_mf
+
+    raise typer.Exit(run_mf(load_settings(), context.args))
 
 
 @app.command()

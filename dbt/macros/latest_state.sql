@@ -218,10 +218,14 @@ select * from latest
 
 {#- How many changes the log holds that a state has not taken in, and how many of them may empty other keys' rows. -#}
 {% macro new_in(log, past) -%}
-    {%- set counted = run_query(
-        "select count(*), count(*) filter (where _op in ('t', 'g')) from " ~ log ~ ' where ' ~ past
-    ) -%}
-    {{ return({'changes': counted[0][0], 'sweeping': counted[0][1]}) }}
+    {%- set found = {'changes': 1, 'sweeping': 1} -%}
+    {%- if execute -%}
+        {%- set counted = run_query(
+            "select count(*), count(case when _op in ('t', 'g') then 1 end) from " ~ log ~ ' where ' ~ past
+        ) -%}
+        {%- do found.update({'changes': counted[0][0], 'sweeping': counted[0][1]}) -%}
+    {%- endif -%}
+    {{ return(found) }}
 {%- endmacro %}
 
 {#- The table's own columns as {name (quoted), can_be_unchanged}: PostgreSQL may leave a large text out of an update. -#}

@@ -13,7 +13,8 @@
         )
         select touched.refund_id, … from touched left join …
 
-    The variable `month` (its first day) touches the rows of a month besides, whose UTC day is `day` of the relation.
+    The variable `month` (its first day) touches the rows of a month besides, whose UTC day is `day` of the relation and
+    `own_day` of the mart.
 
     A key that is no more keeps its row of nulls in the query, so that the mart loses it: `present` tells such a row.
     The query reads the mart itself for such keys only: it may be asked again when its rows have been taken away.
@@ -29,7 +30,7 @@
 ) }}
 {%- endmacro %}
 
-{% macro touched(relation, key, only='true', day=none) -%}
+{% macro touched(relation, key, only='true', day=none, own_day='day') -%}
 {#- A unit test is of the whole mart. -#}
 {%- if not execute or (model.resource_type == 'model' and is_incremental()) -%}
 {%- set told = caller() -%}
@@ -46,7 +47,7 @@ from (
     union all
     select {{ key }} from {{ relation }} where {{ in_month(day or utc_day('created')) }}
     union all
-    select {{ key }} from {{ this }} where {{ in_month('day') }}
+    select {{ key }} from {{ this }} where {{ in_month(own_day) }}
     {%- endif %}
 ) as keys
 where {{ key }} is not null
@@ -56,7 +57,7 @@ select distinct {{ key }} from {{ relation }} where {{ only }}
 {%- endmacro %}
 
 {% macro in_month(day) -%}
-cast({{ dbt.date_trunc('month', day) }} as date) = cast('{{ var('month') }}' as date)
+cast(date_trunc('month', {{ day }}) as date) = cast('{{ var('month') }}' as date)
 {%- endmacro %}
 
 {#- A column of the rows of a captured table that changed since this mart was last built, deleted ones included. -#}

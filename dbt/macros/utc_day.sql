@@ -11,3 +11,8 @@ cast({{ column }} at time zone 'UTC' as date)
 {% macro snowflake__utc_day(column) -%}
 cast(convert_timezone('UTC', {{ column }}) as date)
 {%- endmacro %}
+
+{#- The first day of its month, UTC. -#}
+{% macro utc_month(column) -%}
+cast(date_trunc('month', {{ utc_day(column) }}) as date)
+{%- endmacro %}

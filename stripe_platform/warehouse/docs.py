@@ -5,7 +5,8 @@ from pathlib import Path
 
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.project import DBT, PROJECT_DIR
+from stripe_platform.warehouse.model_code import PROJECT_DIR
+from stripe_platform.warehouse.project import DBT
 from stripe_platform.warehouse.published_dbt import dbt_on_published, target_folder
 
 LIMIT_SECONDS = 300

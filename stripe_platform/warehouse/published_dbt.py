@@ -1,14 +1,14 @@
 """dbt's commands on the published warehouse, which they can only read."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
 
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.project import PROJECT_DIR
+from stripe_platform.warehouse.model_code import PROJECT_DIR
 from stripe_platform.warehouse.published import NoWarehouse, published_path
 
 LOCK_LIMIT_SECONDS = 600
@@ -20,7 +20,7 @@ def target_folder(settings: Settings) -> Path:
 
 
 @contextmanager
-def dbt_on_published(settings: Settings) -> Iterator[Mapping[str, str]]:
+def dbt_on_published(settings: Settings) -> Iterator[dict[str, str]]:
     """The environment for one dbt command, to be run in `PROJECT_DIR`; the next command waits for the block's end.
 
     Builds, publications and other readers go on meanwhile. `NoWarehouse` when nothing has been published.

@@ -1,16 +1,7 @@
 """What the marts and PostgreSQL must both say of the payments, each reckoned in its own way."""
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class SameSums:
-    """Two queries that give the same rows: one of the published marts, one of PostgreSQL."""
-
-    what: str
-    mart: str
-    oltp: str
-
+from stripe_platform_tests.end_to_end.reporting_sums_of_postgres import REPORTING_SUMS
+from stripe_platform_tests.end_to_end.same_sums import SameSums
 
 SAME_SUMS = (
     SameSums(
@@ -209,4 +200,5 @@ SAME_SUMS = (
             AND (subscription.ended_at IS NULL OR subscription.ended_at >= month AT TIME ZONE 'UTC')
         """,
     ),
+    *REPORTING_SUMS,
 )

@@ -24,7 +24,8 @@ from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.settings import PROJECT_ROOT, Settings
 from stripe_platform.status import urls
 from stripe_platform.warehouse.query import query_rows
-from stripe_platform_tests.end_to_end.sums_of_postgres import SAME_SUMS, SameSums
+from stripe_platform_tests.end_to_end.same_sums import SameSums
+from stripe_platform_tests.end_to_end.sums_of_postgres import SAME_SUMS
 
 
 @pytest.fixture(scope="module")

@@ -25,10 +25,6 @@ COHORT_RATES = "customer_cohorts_rates_follow_from_their_sums"
 RFM, SCORES_FOLLOW = "rfm_is_that_of_the_charges", "rfm_scores_follow_what_they_score"
 ONE_TO_FIVE = "customer_rfm_scores_are_one_to_five_for_all_who_paid"
 EVERY_DAY, ROLLING = "rolling_revenue_has_every_day", "rolling_totals_are_those_of_the_days"
-SUCCEEDED_DAMAGES = [
-    doubled("intermediate.int_succeeded_charges", "true", "unique_int_succeeded_charges_*", GMV, COHORTS, RFM),
-    null_row("intermediate.int_succeeded_charges"),
-]
 GMV_DAMAGES = [
     doubled("marts.merchant_gmv", "true", "merchant_gmv_has_one_row_per_*", GMV),
     mart("merchant_gmv", "gmv = gmv + 1", GMV_RATES, AS_IT_WAS, GMV),
@@ -88,7 +84,6 @@ ROLLING_DAMAGES = [
 ]
 REPORTING_DAMAGES = [
     *RATE_DAMAGES,
-    *SUCCEEDED_DAMAGES,
     *GMV_DAMAGES,
     *COHORT_DAMAGES,
     *RFM_DAMAGES,

@@ -89,7 +89,7 @@ MARTS_DAMAGES = [
     null_row("marts.fact_charges", "fact_charges_amounts_are_in_order", CHARGES, AUTHORIZATION),
     doubled("marts.fact_charges", "settlement_currency is null", "unique_fact_charges_*", CHARGES, AUTHORIZATION, RFM),
     fact("charges", "merchant_id", "'nobody'", "relationships_at_cut_fact_charges_merchant_id_*", GMV, FEES),
-    fact("charges", "customer_id", "'nobody'", "relationships_at_cut_fact_charges_customer_id_*", RFM),
+    fact("charges", "customer_id", "'nobody'", "relationships_at_cut_fact_charges_customer_id_*", COHORTS, RFM),
     fact("charges", "payment_method_id", "'none'", "relationships_at_cut_fact_charges_payment_method_id_*"),
     fact("charges", "currency", "'xxx'", "relationships_at_cut_fact_charges_currency_*", CHARGES, GMV, FEES),
     fact(
@@ -97,6 +97,7 @@ MARTS_DAMAGES = [
         "status",
         "'new'",
         *("accepted_values_fact_charges_status_*", CHARGES, AUTHORIZATION, DISPUTE_COUNTS, GMV, FEES),
+        *(COHORTS, RFM),
     ),
     fact("charges", "outcome_type", "'new'", "accepted_values_fact_charges_outcome_type_*"),
     fact("charges", "network_status", "'new'", "accepted_values_fact_charges_network_status_*", AUTHORIZATION),

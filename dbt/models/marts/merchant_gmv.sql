@@ -1,4 +1,24 @@
-with orders as (
+{{ rebuilt_by_key('month', present='gmv is not null') }}
+with touched as (
+    {% call touched(ref('int_succeeded_charges'), 'month', day='day', own_day='month') %}
+    {{ ever_named('charges', utc_month('created') ~ ' as month') }}
+    union all
+    select month from {{ ref('int_succeeded_charges') }} where charge_id in ({{ charges_of_ledger_changed() }})
+    union all
+    {{ of_rates_changed(ref('int_succeeded_charges'), 'month') }}
+    union all
+    select month from {{ ref('int_succeeded_charges') }}
+    where charge_id in ({{ of_rates_changed(ref('fact_transactions'), 'charge_id') }})
+    {% endcall %}
+),
+
+charges as (
+    select succeeded.*
+    from {{ ref('int_succeeded_charges') }} as succeeded
+    inner join touched on succeeded.month = touched.month
+),
+
+orders as (
     select
         month,
         merchant_id,
@@ -7,12 +27,8 @@ with orders as (
         count(*) as charges,
         count(distinct customer_id) as active_customers,
         case when count(*) = count(amount_captured_reporting) then sum(amount_captured_reporting) end as gmv_reporting
-    from {{ ref('int_succeeded_charges') }}
+    from charges
     group by month, merchant_id, currency
-),
-
-rates as (
-    {{ rates_by_day(ref('fact_transactions')) }}
 ),
 
 -- Each fee by the rate of the day on which it was taken: that of a dispute comes months after its charge.
@@ -22,10 +38,9 @@ fees_of_charges as (
         charges.merchant_id,
         charges.currency,
         case when ledger.currency = charges.currency then ledger.fee end as fee,
-        {{ in_reporting_currency('ledger.fee', 'rates.rate', 'rates.exponent') }} as fee_reporting
+        ledger.fee_reporting
     from {{ ref('fact_transactions') }} as ledger
-    inner join {{ ref('int_succeeded_charges') }} as charges on ledger.charge_id = charges.charge_id
-    left join rates on ledger.day = rates.day and ledger.currency = rates.currency
+    inner join charges on ledger.charge_id = charges.charge_id
     where ledger.fee <> 0
 ),
 
@@ -60,15 +75,16 @@ joined as (
 )
 
 select
-    month,
-    merchant_id,
-    currency,
-    cast(gmv as bigint) as gmv,
-    cast(charges as bigint) as charges,
-    cast(fees as bigint) as fees,
-    cast(fees_reporting as double) / nullif(gmv_reporting, 0) as take_rate,
-    cast(active_customers as bigint) as active_customers,
-    cast(gmv as double) / charges as average_order,
-    cast(gmv_reporting as bigint) as gmv_reporting,
-    cast(fees_reporting as bigint) as fees_reporting
-from joined
+    touched.month,
+    joined.merchant_id,
+    joined.currency,
+    cast(joined.gmv as bigint) as gmv,
+    cast(joined.charges as bigint) as charges,
+    cast(joined.fees as bigint) as fees,
+    cast(joined.fees_reporting as double) / nullif(joined.gmv_reporting, 0) as take_rate,
+    cast(joined.active_customers as bigint) as active_customers,
+    cast(joined.gmv as double) / joined.charges as average_order,
+    cast(joined.gmv_reporting as bigint) as gmv_reporting,
+    cast(joined.fees_reporting as bigint) as fees_reporting
+from touched
+left join joined on touched.month = joined.month

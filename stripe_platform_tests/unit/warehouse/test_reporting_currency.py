@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from jinja2 import Environment
 
 from stripe_platform.features.exchange import conversion
-from stripe_platform.warehouse.project import PROJECT_DIR
+from stripe_platform.warehouse.model_code import PROJECT_DIR
 
 MACROS = Environment().from_string((PROJECT_DIR / "macros/reporting_currency.sql").read_text()).module  # noqa: S701
 CONVERT = f"select {MACROS.in_reporting_currency('amount', 'rate', 'exponent')} from given"  # type: ignore[attr-defined]
