@@ -13,19 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import duckdb
 from dagster_dbt import DbtCliInvocation
 from sqlglot import MappingSchema, exp
 from sqlglot.errors import SqlglotError
 from sqlglot.lineage import Node, lineage
 
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.build import build_path
+from stripe_platform.warehouse.built import StoredColumn
+from stripe_platform.warehouse.engines import engine_of
 from stripe_platform.warehouse.model_code import digest_of_models
 from stripe_platform.warehouse.translator import asset_key
 
-# (database, schema, relation, column, type)
-StoredColumn = tuple[str, str, str, str, str]
 # {column: the (unique id, column) that it is made of}
 Lineage = dict[str, list[tuple[str, str]]]
 
@@ -63,7 +61,7 @@ def lineage_of_run(settings: Settings, manifest: Mapping[str, Any], target: Path
     A column of no other column (a literal, a count of rows) is made of none. A model whose SQL sqlglot does not
     understand is left out.
     """
-    stored = _stored_columns(settings)
+    stored = engine_of(settings).stored_columns(settings)
     kept = settings.home / "dbt" / "column_lineage.json"
     kept.parent.mkdir(parents=True, exist_ok=True)
     made_from = hashlib.sha256(json.dumps([digest_of_models(), version("sqlglot"), stored]).encode()).hexdigest()
@@ -153,14 +151,6 @@ def _schema(stored: Iterable[StoredColumn], dialect: str) -> MappingSchema:
         table = exp.table_(relation, layer, database, quoted=True)
         schema.add_table(table, columns, dialect=dialect)
     return schema
-
-
-def _stored_columns(settings: Settings) -> list[StoredColumn]:
-    with duckdb.connect(str(build_path(settings)), read_only=True) as connection:
-        return connection.execute(
-            "select database_name, schema_name, table_name, column_name, data_type from duckdb_columns() "
-            "where not internal order by all"
-        ).fetchall()
 
 
 def _read(kept: Path, made_from: str) -> dict[str, Lineage]:

@@ -9,8 +9,9 @@ from stripe_platform.cdc.cut import Cut
 from stripe_platform.settings import Settings, WarehouseEngine
 from stripe_platform.warehouse import answer as duckdb_answer
 from stripe_platform.warehouse import build as duckdb
-from stripe_platform.warehouse import row_counts as duckdb_rows
+from stripe_platform.warehouse import built as duckdb_built
 from stripe_platform.warehouse.answer import Answer, Reader
+from stripe_platform.warehouse.built import StoredColumn
 from stripe_platform.warehouse.snowflake import build as snowflake
 from stripe_platform.warehouse.snowflake import query as snowflake_query
 
@@ -25,6 +26,7 @@ class Engine:
     publish: Callable[[Settings], duckdb.Publication]
     published_cut: Callable[[Settings], Cut | None]
     row_counts: Callable[[Settings, list[str]], dict[str, int]]
+    stored_columns: Callable[[Settings], list[StoredColumn]]
     answer: Callable[[Settings, str], AbstractContextManager[Answer]]
     reader: Callable[[Settings, timedelta], AbstractContextManager[Reader]]
 
@@ -36,7 +38,8 @@ ENGINES: Mapping[WarehouseEngine, Engine] = {
         duckdb.mark_tested,
         duckdb.publish,
         duckdb.published_cut,
-        duckdb_rows.row_counts,
+        duckdb_built.row_counts,
+        duckdb_built.stored_columns,
         duckdb_answer.answer,
         duckdb_answer.reader,
     ),
@@ -47,6 +50,7 @@ ENGINES: Mapping[WarehouseEngine, Engine] = {
         snowflake.publish,
         snowflake.published_cut,
         snowflake_query.row_counts,
+        snowflake_query.stored_columns,
         snowflake_query.answer,
         snowflake_query.reader,
     ),

@@ -8,6 +8,7 @@ from snowflake.connector.errors import Error
 
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.answer import BATCH, Answer, QueryFailed, Reader
+from stripe_platform.warehouse.built import StoredColumn
 from stripe_platform.warehouse.snowflake.connection import connected, run
 
 
@@ -36,11 +37,23 @@ def row_counts(settings: Settings, models: Sequence[str]) -> dict[str, int]:
         relations = run(
             connection,
             "find the models",
-            "select lower(table_schema), lower(table_name) from information_schema.tables "
-            "where table_schema not in ('RAW', 'META', upper(%s))",
+            "select distinct lower(table_schema), lower(table_name) from information_schema.columns "
+            "where table_schema not in ('RAW', 'META', 'INFORMATION_SCHEMA', upper(%s))",
             [settings.snowflake_schema],
         )
         counts = " union all ".join(
             f"select '{name}', count(*) from {schema}.{name}" for schema, name in relations if name in models
         )
         return {name: int(count) for name, count in run(connection, "count rows", counts)} if counts else {}
+
+
+def stored_columns(settings: Settings) -> list[StoredColumn]:
+    """Every column of every table and view of the build."""
+    with connected(settings, settings.snowflake_role) as connection:
+        return run(
+            connection,
+            "read the columns of the models",
+            "select table_catalog, table_schema, table_name, column_name, data_type from information_schema.columns "
+            "where table_schema not in ('INFORMATION_SCHEMA', upper(%s)) order by 1, 2, 3, ordinal_position",
+            [settings.snowflake_schema],
+        )
