@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import duckdb
 from dagster_dbt import DbtCliInvocation
 from sqlglot import MappingSchema, exp
 from sqlglot.errors import SqlglotError
 from sqlglot.lineage import Node, lineage
 
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.build import build_path
+from stripe_platform.warehouse.dbt_events import kind_of
+from stripe_platform.warehouse.engines import engine_of
 from stripe_platform.warehouse.model_code import digest_of_models
+from stripe_platform.warehouse.stored_columns import StoredColumn
 from stripe_platform.warehouse.translator import asset_key
 
-# (database, schema, relation, column, type)
-StoredColumn = tuple[str, str, str, str, str]
 # {column: the (unique id, column) that it is made of}
 Lineage = dict[str, list[tuple[str, str]]]
 
@@ -36,7 +35,10 @@ def events_with_column_lineage(
     keys_by_output_name: Mapping[str, dg.AssetKey],
     settings: Settings,
 ) -> Iterator[Any]:
-    """The events of an invocation that has ended, each model's with the lineage of its columns."""
+    """The events of an invocation that has ended, each model's with the lineage of its columns.
+
+    Where the lineage cannot be found, the log says so and the events come without it.
+    """
     nodes = {**invocation.manifest["nodes"], **invocation.manifest["sources"]}
     keys = {unique_id: dg.AssetKey(asset_key(node)) for unique_id, node in nodes.items() if is_relation(node)}
     lineages: dict[dg.AssetKey, Lineage] | None = None
@@ -45,7 +47,7 @@ def events_with_column_lineage(
             yield event
             continue
         if lineages is None:
-            found = lineage_of_run(settings, invocation.manifest, invocation.target_path)
+            found = _lineage_or_none(settings, invocation)
             lineages = {keys[unique_id]: columns for unique_id, columns in found.items()}
         columns = lineages.get(keys_by_output_name[event.output_name], {})
         made_of = dg.TableColumnLineage(
@@ -57,13 +59,22 @@ def events_with_column_lineage(
         yield event.with_metadata({**event.metadata, "dagster/column_lineage": made_of})
 
 
+def _lineage_or_none(settings: Settings, invocation: DbtCliInvocation) -> dict[str, Lineage]:
+    try:
+        return lineage_of_run(settings, invocation.manifest, invocation.target_path)
+    # Whatever it is: a tested build is not given up for what is shown beside it.
+    except Exception as error:
+        dg.get_dagster_logger().warning(f"no lineage of columns is shown for this build: {kind_of(error)}")
+        return {}
+
+
 def lineage_of_run(settings: Settings, manifest: Mapping[str, Any], target: Path) -> dict[str, Lineage]:
     """{unique id of a model: its lineage} of the models whose SQL is in a run's target folder.
 
     A column of no other column (a literal, a count of rows) is made of none. A model whose SQL sqlglot does not
     understand is left out.
     """
-    stored = _stored_columns(settings)
+    stored = engine_of(settings).stored_columns(settings)
     kept = settings.home / "dbt" / "column_lineage.json"
     kept.parent.mkdir(parents=True, exist_ok=True)
     made_from = hashlib.sha256(json.dumps([digest_of_models(), version("sqlglot"), stored]).encode()).hexdigest()
@@ -153,14 +164,6 @@ def _schema(stored: Iterable[StoredColumn], dialect: str) -> MappingSchema:
         table = exp.table_(relation, layer, database, quoted=True)
         schema.add_table(table, columns, dialect=dialect)
     return schema
-
-
-def _stored_columns(settings: Settings) -> list[StoredColumn]:
-    with duckdb.connect(str(build_path(settings)), read_only=True) as connection:
-        return connection.execute(
-            "select database_name, schema_name, table_name, column_name, data_type from duckdb_columns() "
-            "where not internal order by all"
-        ).fetchall()
 
 
 def _read(kept: Path, made_from: str) -> dict[str, Lineage]:

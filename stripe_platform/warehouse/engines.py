@@ -10,9 +10,11 @@ from stripe_platform.settings import Settings, WarehouseEngine
 from stripe_platform.warehouse import answer as duckdb_answer
 from stripe_platform.warehouse import build as duckdb
 from stripe_platform.warehouse import row_counts as duckdb_rows
+from stripe_platform.warehouse import stored_columns as duckdb_columns
 from stripe_platform.warehouse.answer import Answer, Reader
 from stripe_platform.warehouse.snowflake import build as snowflake
 from stripe_platform.warehouse.snowflake import query as snowflake_query
+from stripe_platform.warehouse.stored_columns import StoredColumn
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,15 @@ class Engine:
     publish: Callable[[Settings], duckdb.Publication]
     published_cut: Callable[[Settings], Cut | None]
     row_counts: Callable[[Settings, list[str]], dict[str, int]]
+    stored_columns: Callable[[Settings], list[StoredColumn]]
     answer: Callable[[Settings, str], AbstractContextManager[Answer]]
     reader: Callable[[Settings, timedelta], AbstractContextManager[Reader]]
+    # How old published marts are at least before the next build.
+    min_age: timedelta
+    # Whether only to ask which cut is published costs money: then nobody asks sooner than a build could follow.
+    asking_costs: bool
+    # Whether staging and the change log are published with the marts, as they were when those were built.
+    publishes_staging: bool
 
 
 ENGINES: Mapping[WarehouseEngine, Engine] = {
@@ -37,8 +46,13 @@ ENGINES: Mapping[WarehouseEngine, Engine] = {
         duckdb.publish,
         duckdb.published_cut,
         duckdb_rows.row_counts,
+        duckdb_columns.stored_columns,
         duckdb_answer.answer,
         duckdb_answer.reader,
+        # A build costs tens of seconds of both cores: fresh enough for people, and it leaves the machine time.
+        min_age=timedelta(seconds=60),
+        asking_costs=False,
+        publishes_staging=True,
     ),
     WarehouseEngine.SNOWFLAKE: Engine(
         snowflake.prepare_build,
@@ -47,8 +61,13 @@ ENGINES: Mapping[WarehouseEngine, Engine] = {
         snowflake.publish,
         snowflake.published_cut,
         snowflake_query.row_counts,
+        snowflake_query.stored_columns,
         snowflake_query.answer,
         snowflake_query.reader,
+        # Its warehouse is paid for as long as it runs: it sleeps between builds (deploy/snowflake/02_warehouses.sql).
+        min_age=timedelta(minutes=30),
+        asking_costs=True,
+        publishes_staging=False,
     ),
 }
 
