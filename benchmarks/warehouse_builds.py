@@ -4,9 +4,9 @@
 
 FILE is a payments file as `stripe-platform import-payments` reads it. It is imported on a stack of its own and drained
 to the raw change log, which is kept in `--lake` (a second run with the same folder begins there). Then the warehouse is
-built from a tenth, a quarter, a half and the whole of that history, by commits: once whole, and `--repeats`
-times a further batch of changes. A build is what a run does, tests included, unit tests excluded.
-Prints a Markdown table; stops if the marts do not hold the file's count and sum.
+built from a tenth, a third and the whole of that log: once whole, and `--repeats` times with further changes, half of
+them new payments, half known ones of any age that are told again. A build is what a run does, tests included, unit
+tests excluded. Prints a Markdown table; stops if the marts do not hold the file's count and sum.
 """
 
 import argparse
@@ -17,14 +17,14 @@ import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from itertools import pairwise
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import altair as alt
 import duckdb
 import polars as pl
+import pyarrow as pa
 
 from benchmarks.spine import CATCH_UP_LIMIT, own_stack, print_report
 from stripe_platform.cdc.cut import Cut, make_cut
@@ -32,21 +32,47 @@ from stripe_platform.oltp.importer import import_payments
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.raw.change_log import ChangeLog, parquet_files
 from stripe_platform.raw.drain import drain
+from stripe_platform.raw.schema import BOOKKEEPING
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.build import build_path, builder, mark_tested, prepare_build
 from stripe_platform.warehouse.model_code import PROJECT_DIR
 from stripe_platform.warehouse.project import DBT, dbt_environment
 
-SHARES = (0.1, 0.25, 0.5, 1.0)
+SHARES = (0.1, 0.33, 1.0)
+TOLD = """
+with latest as (
+    select * exclude (_loaded_at) from read_parquet($files, union_by_name = true)
+    qualify row_number() over (partition by id order by _offset desc) = 1
+),
+ends as (select max(created) as created, max(_committed_at) as committed_at, max(_lsn) as lsn from latest),
+next as (select unnest($partitions) as _partition, unnest($offsets) as begin),
+told as (
+    select latest.*, sampled.place, next.begin, ends.created as now, ends.committed_at, ends.lsn
+    from latest
+    inner join sampled on latest.{charge} = sampled.id
+    inner join next on latest._partition = next._partition
+    cross join ends
+)
+select * exclude (place, begin, now, committed_at, lsn) replace (
+    {renamed},
+    case when place % 2 = 0 then now else created end as created,
+    case when place % 2 = 0 then 'c' else 'u' end as _op,
+    committed_at + interval 1 second as _committed_at,
+    lsn + place as _lsn,
+    begin - 1 + row_number() over (partition by _partition order by place) as _offset
+)
+from told
+"""
 
 
 @dataclass(frozen=True)
 class Builds:
-    """Seconds of the builds from one length of history, with the charges and changes behind them."""
+    """Seconds of the builds from one length of history: its charges, their sum, and the changes of each further one."""
 
     charges: int
+    amount: int
     whole: float
-    batch: list[int]
+    changes: int
     next_ones: list[float]
 
 
@@ -65,7 +91,7 @@ def main() -> None:
         if not settings.lake.exists():
             fill_lake(options.file, settings.lake)
         measured = [measure(settings, share, options.changes, options.repeats) for share in SHARES]
-        assert_all_is_there(settings, options.file)
+        assert_all_is_there(measured[-1], options.file)
     print_report([line for builds in measured for line in lines(builds)])
     if options.picture:
         draw(measured, options.picture)
@@ -81,47 +107,83 @@ def fill_lake(file: Path, lake: Path) -> None:
         shutil.copytree(settings.lake, lake)
 
 
-def measure(settings: Settings, share: float, changes: int, repeats: int) -> Builds:
-    """One whole build short of the share's end, then as many further ones as are asked for, a batch of changes each."""
-    shutil.rmtree(settings.warehouse_folder, ignore_errors=True)
-    with duckdb.connect() as log:
+def measure(whole: Settings, share: float, changes: int, repeats: int) -> Builds:
+    """One whole build of a share of the log, then as many further ones as are asked for, some changes later each."""
+    with tempfile.TemporaryDirectory(prefix="stripe-platform-share-") as folder, duckdb.connect() as log:
         log.execute("set TimeZone = 'UTC'")
-        ends = ends_of_builds(log, settings, share, changes, repeats)
-        cuts = [cut_at(log, settings, end) for end in ends]
-    whole = build(settings, cuts[0])
-    next_ones = [build(settings, cut) for cut in cuts[1:]]
-    sizes = [sum(sum(partitions.values()) for partitions in cut.offsets.values()) for cut in cuts]
-    ((charges,),) = rows_of_build(settings, "select count(*) from marts.fact_charges")
-    return Builds(charges, whole, [after - before for before, after in pairwise(sizes)], next_ones)
+        settings = Settings(_env_file=None, stripe_platform_home=Path(folder))
+        copy_share(log, whole, settings, share)
+        seconds = build(settings, cut_at_end(settings))
+        ((charges, amount),) = rows_of_build(settings, "select count(*), sum(amount)::bigint from marts.fact_charges")
+        next_ones = []
+        for number in range(repeats):
+            go_on(log, settings, changes, number)
+            next_ones.append(build(settings, cut_at_end(settings)))
+    return Builds(charges, amount, seconds, changes, next_ones)
 
 
-def ends_of_builds(
-    log: duckdb.DuckDBPyConnection, settings: Settings, share: float, changes: int, repeats: int
-) -> list[datetime]:
-    """Commit times, so many ledger rows apart, of which the last is where the share of the history ends."""
-    files = parquet_files(settings, "balance_transactions")
-    total = log.execute("select count(*) from read_parquet($files)", {"files": files}).fetchall()[0][0]
-    last = int(total * share)
-    places = [last - changes // 2 * step for step in range(repeats, 0, -1)] + [last]
-    at = "select _committed_at from read_parquet($files) order by _committed_at limit 1 offset $place"
-    return [log.execute(at, {"files": files, "place": place - 1}).fetchall()[0][0] for place in places]
-
-
-def cut_at(log: duckdb.DuckDBPyConnection, settings: Settings, end: datetime) -> Cut:
-    """The cut that holds every transaction committed up to a time, and no other."""
-    offsets: dict[str, dict[int, int]] = {}
-    topic_ids = {}
+def copy_share(log: duckdb.DuckDBPyConnection, whole: Settings, settings: Settings, share: float) -> None:
+    """A change log of all that was committed up to where a share of the ledger's rows was."""
+    ends = "select quantile_disc(_committed_at, $share) from read_parquet($files)"
+    files = parquet_files(whole, "balance_transactions")
+    ((end,),) = log.execute(ends, {"files": files, "share": share}).fetchall()
     for table in TABLES_BY_NAME:
-        change_log = ChangeLog.existing(settings, table)
-        assert change_log is not None
-        topic_ids[table] = change_log.topic_id
-        offsets[table] = dict.fromkeys(change_log.next_offsets, 0)
-        if files := parquet_files(settings, table):
-            upto = (
-                "select _partition, max(_offset) + 1 from read_parquet($files) where _committed_at <= $end group by 1"
-            )
-            offsets[table] |= dict(log.execute(upto, {"files": files, "end": end}).fetchall())
-    return Cut(f"at-{end.isoformat()}", end, offsets, topic_ids)
+        original = ChangeLog.existing(whole, table)
+        assert original is not None
+        columns = original.columns
+        row = pa.schema([field for field in columns if field.name not in BOOKKEEPING])
+        copy = ChangeLog.open(settings, table, row=row, topic_id=original.topic_id)
+        if files := parquet_files(whole, table):
+            every = "select * exclude (_loaded_at) from read_parquet($files, union_by_name = true)"
+            upto = log.execute(f"{every} where _committed_at <= $end", {"files": files, "end": end})
+            append(copy, upto.to_arrow_table())
+
+
+def append(log: ChangeLog, rows: pa.Table) -> None:
+    """Write rows with their offsets; each partition goes on behind its last."""
+    offsets = dict(log.next_offsets)
+    for last in rows.group_by("_partition").aggregate([("_offset", "max")]).to_pylist():
+        offsets[last["_partition"]] = last["_offset_max"] + 1
+    log.append(rows, offsets)
+
+
+def go_on(log: duckdb.DuckDBPyConnection, settings: Settings, changes: int, number: int) -> None:
+    """New payments, each a charge and its ledger row, and as many known ones of any age that are told again."""
+    sampled = "select id, row_number() over (order by hash(id, $number)) as place from read_parquet($files)"
+    log.execute(
+        f"create or replace temp table sampled as {sampled} where _op <> 'u' qualify place <= $payments",
+        {"files": parquet_files(settings, "charges"), "number": number, "payments": changes // 2},
+    )
+    for table, charge in (("charges", "id"), ("balance_transactions", "source_id")):
+        kept = ChangeLog.existing(settings, table)
+        assert kept is not None
+        renamed = [new_id(column, number) for column in dict.fromkeys(("id", charge))]
+        rows = log.execute(
+            TOLD.format(renamed=", ".join(renamed), charge=charge),
+            {
+                "files": parquet_files(settings, table),
+                "partitions": list(kept.next_offsets),
+                "offsets": list(kept.next_offsets.values()),
+            },
+        )
+        append(kept, rows.to_arrow_table())
+
+
+def new_id(column: str, number: int) -> str:
+    """SQL of another id for every second sampled payment."""
+    other = f"substr({column}, 1, 24) || substr(md5({column} || '{number}'), 1, 12)"
+    return f"case when place % 2 = 0 then {other} else {column} end as {column}"
+
+
+def cut_at_end(settings: Settings) -> Cut:
+    """The cut that holds all of the log."""
+    offsets, topic_ids = {}, {}
+    for table in TABLES_BY_NAME:
+        log = ChangeLog.existing(settings, table)
+        assert log is not None
+        offsets[table], topic_ids[table] = dict(log.next_offsets), log.topic_id
+    now = datetime.now(UTC)
+    return Cut(f"at-{now.isoformat()}", now, offsets, topic_ids)
 
 
 def build(settings: Settings, cut: Cut) -> float:
@@ -146,21 +208,20 @@ def rows_of_build(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
         return connection.execute(sql).fetchall()
 
 
-def assert_all_is_there(settings: Settings, file: Path) -> None:
-    """The last build is of the whole file."""
+def assert_all_is_there(builds: Builds, file: Path) -> None:
+    """The whole build was of the whole file."""
     wanted = pl.scan_parquet(file).select(pl.len(), pl.col("amount").sum()).collect().row(0)
-    found = rows_of_build(settings, "select count(*), sum(amount)::bigint from marts.fact_charges")
-    assert found == [wanted], f"the marts hold {found}, the file {wanted}"
+    found = (builds.charges, builds.amount)
+    assert found == wanted, f"the marts hold {found}, the file {wanted}"
 
 
 def lines(builds: Builds) -> list[tuple[str, str]]:
     """What was measured, for the table."""
-    batch = statistics.median(builds.batch)
     seconds = builds.next_ones
     spread = f"{statistics.median(seconds):.1f} s ({min(seconds):.1f}-{max(seconds):.1f}, n={len(seconds)})"
     return [
         (f"{builds.charges:,} charges, whole", f"{builds.whole:.0f} s"),
-        (f"{builds.charges:,} charges, the next {batch:,.0f} changes", spread),
+        (f"{builds.charges:,} charges, the next {builds.changes:,} changes", spread),
     ]
 
 

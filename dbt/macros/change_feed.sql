@@ -10,9 +10,11 @@
 
 {#- Before the state is built whole: marts that are behind this build have to look at everything again. -#}
 {% macro begin_whole(state) -%}
-    {%- do run_query("delete from meta.whole_builds where model = '" ~ state.identifier ~ "'") -%}
     {%- do run_query(
         "insert into meta.whole_builds select '" ~ state.identifier ~ "' as model, number from meta.build"
+    ) -%}
+    {%- do run_query(
+        "delete from meta.whole_builds where model = '" ~ state.identifier ~ "' and number < " ~ build_number()
     ) -%}
 {%- endmacro %}
 

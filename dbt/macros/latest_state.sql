@@ -18,8 +18,7 @@
     shares the row of the truncates, whose LSN it leaves as it is.
 -#}
 {% macro latest_state(table, key) -%}
-{#- The linter has no adapter. -#}
-{{ adapter.dispatch('latest_state')(table, key) if adapter is defined else default__latest_state(table, key) }}
+{{ adapter.dispatch('latest_state')(table, key) }}
 {%- endmacro %}
 
 {% macro default__latest_state(table, key) -%}

@@ -1,7 +1,6 @@
 {#- A date so many days later. -#}
 {% macro plus_days(day, number) -%}
-{#- The linter has no adapter. -#}
-{{ adapter.dispatch('plus_days')(day, number) if adapter is defined else default__plus_days(day, number) }}
+{{ adapter.dispatch('plus_days')(day, number) }}
 {%- endmacro %}
 
 {% macro default__plus_days(day, number) -%}

@@ -1,7 +1,7 @@
 {#-
     Marts that follow the raw change log: a build computes again the rows that a change since the last one may touch, and
-    no others. The state of a captured table says which of its keys changed in which build; a mart says, in the body of
-    `touched`, which of its own keys hang on those. The same SQL builds the whole mart: then every key is touched.
+    no others. The feed of a captured table (change_feed.sql) says which of its keys changed in which build; a mart says,
+    in the body of `touched`, which of its own keys hang on those. The same SQL builds the whole mart: then every key is touched.
 
         {{ rebuilt_by_key('refund_id') }}
         with touched as (
@@ -131,23 +131,19 @@ select {{ key }} from {{ relation }} where currency in ({{ changed('currencies',
 {%- endmacro %}
 
 {#-
-    Says that a model holds this build, in the transaction that wrote its rows. It holds no more than what it is made
-    from: one that is built without those before it is told of their changes again.
+    Says that a model holds this build; on DuckDB in the transaction that wrote its rows, elsewhere after it. It holds no
+    more than what it is made from: one that is built without those before it is told of their changes again.
 -#}
 {% macro record_build() -%}
-{%- set before = [] -%}
-{%- for node in model.depends_on.nodes if node.startswith('model.') -%}
-    {%- do before.append("'" ~ node.split('.')[-1] ~ "'") -%}
-{%- endfor -%}
 delete from meta.model_builds where model = '{{ this.identifier }}';
 insert into meta.model_builds (model, number)
 select '{{ this.identifier }}' as model, min(number) as number
 from (
     select number from meta.build
-    {%- if before %}
+    {%- for node in model.depends_on.nodes if node.startswith('model.') and not node.split('.')[-1].startswith('stg_') %}
     union all
-    select number from meta.model_builds where model in ({{ before | join(', ') }})
-    {%- endif %}
+    select coalesce(max(number), 0) as number from meta.model_builds where model = '{{ node.split('.')[-1] }}'
+    {%- endfor %}
 ) as builds
 {%- endmacro %}
 

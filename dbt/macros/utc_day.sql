@@ -1,7 +1,6 @@
 {#- The UTC day of a timestamp with time zone. -#}
 {% macro utc_day(column) -%}
-{#- The linter has no adapter. -#}
-{{ adapter.dispatch('utc_day')(column) if adapter is defined else default__utc_day(column) }}
+{{ adapter.dispatch('utc_day')(column) }}
 {%- endmacro %}
 
 {% macro default__utc_day(column) -%}

@@ -2,18 +2,15 @@
 -- What the charges of each month, merchant and currency captured, and the same in the reporting currency.
 with charges as (
     select
-        cast(date_trunc('month', charges.day) as date) as month,
-        charges.merchant_id,
-        charges.currency,
+        cast(date_trunc('month', day) as date) as month,
+        merchant_id,
+        currency,
         count(*) as charges,
-        sum(charges.amount_captured) as gmv,
-        case
-            when count(*) = count(succeeded.amount_captured_reporting) then sum(succeeded.amount_captured_reporting)
-        end as gmv_reporting
-    from {{ ref('fact_charges') }} as charges
-    left join {{ ref('int_succeeded_charges') }} as succeeded on charges.charge_id = succeeded.charge_id
-    where charges.status = 'succeeded'
-    group by cast(date_trunc('month', charges.day) as date), charges.merchant_id, charges.currency
+        sum(amount_captured) as gmv,
+        {{ sum_of_all('amount_captured_reporting') }} as gmv_reporting
+    from {{ ref('fact_charges') }}
+    where status = 'succeeded'
+    group by cast(date_trunc('month', day) as date), merchant_id, currency
 ),
 
 mart as (

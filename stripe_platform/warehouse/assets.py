@@ -1,23 +1,24 @@
 """The dbt models and their publication, as assets."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 from dagster_dbt import DbtCliResource, dbt_assets
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stripe_platform.settings import Settings, load_settings
 from stripe_platform.warehouse.build import builder
 from stripe_platform.warehouse.column_lineage import events_with_column_lineage
 from stripe_platform.warehouse.cuts import cut_to_build_on
-from stripe_platform.warehouse.dbt_events import events_with_row_counts
+from stripe_platform.warehouse.dbt_events import cut_metadata, events_with_cut, events_with_row_counts
 from stripe_platform.warehouse.engines import engine_of
 from stripe_platform.warehouse.project import dbt_environment, dbt_manifest, new_run_target
 from stripe_platform.warehouse.translator import FRESH, WarehouseTranslator
 
-MONTH = r"^[0-9]{4}-(0[1-9]|1[0-2])$"
+MONTH = r"[0-9]{4}-(0[1-9]|1[0-2])"
 
 
 class BuildConfig(dg.Config):
@@ -25,10 +26,16 @@ class BuildConfig(dg.Config):
 
     month: str | None = Field(
         default=None,
-        pattern=MONTH,
         description="Compute the rows of this UTC month again, e.g. 2026-01, whether they changed or not.",
     )
     full_refresh: bool = Field(default=False, description="Build the models anew, whole, from the change log.")
+
+    @field_validator("month")
+    @classmethod
+    def _is_a_month(cls, month: str | None) -> str | None:
+        if month is not None and not re.fullmatch(MONTH, month):
+            raise ValueError("not a month: give its year and number, as in 2026-01")
+        return month
 
 
 PUBLISHED_KEY = dg.AssetKey(["warehouse", "published_marts"])
@@ -60,7 +67,8 @@ def warehouse_models(
         invocation = dbt.cli(build_arguments(config, whole=others), context=context, target_path=target)
         keys = context.assets_def.keys_by_output_name
         counted = events_with_row_counts(invocation, keys, settings)
-        yield from events_with_column_lineage(counted, invocation, keys, settings)
+        on_cut = events_with_cut(counted, used)
+        yield from events_with_column_lineage(on_cut, invocation, keys, settings)
         if not context.assets_def.is_subset:
             engine.mark_tested(settings)
 
@@ -87,10 +95,4 @@ def build_arguments(config: BuildConfig, *, whole: bool) -> list[str]:
 def published_marts(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
     """What every reader opens: the build whose tests have passed, put in place in one step."""
     publication = engine_of(settings).publish(settings)
-    return dg.MaterializeResult(
-        metadata={
-            "cut": publication.cut.id,
-            "cut_made_at": dg.MetadataValue.timestamp(publication.cut.made_at),
-            "bytes": publication.size,
-        }
-    )
+    return dg.MaterializeResult(metadata={**cut_metadata(publication.cut), "bytes": publication.size})

@@ -153,8 +153,10 @@ def models_are_others(settings: Settings) -> bool:
 
 def mark_tested(settings: Settings) -> None:
     """Say that all models were built on the prepared cut and all blocking tests passed. The caller holds `builder`."""
+    # Code that changed on the way may have built a part of it: then the next build is whole.
+    tested = "update meta.build set is_tested = true, models = case when begun_with = $models then begun_with end"
     with _build_connection(settings) as connection:
-        connection.execute("update meta.build set is_tested = true, models = $models", {"models": digest_of_models()})
+        connection.execute(tested, {"models": digest_of_models()})
 
 
 def publish(settings: Settings, *, timeout: timedelta = timedelta(minutes=10)) -> Publication:
@@ -200,34 +202,42 @@ def _tested_cut(settings: Settings) -> Cut:
 
 def _held_build(connection: duckdb.DuckDBPyConnection) -> tuple[Cut, bool] | None:
     """The cut that was prepared last, and whether its build passed."""
-    if not _has_table(connection, "build"):
+    exists = connection.execute(
+        "select count(*) from duckdb_tables() where schema_name = 'meta' and table_name = 'build'"
+    ).fetchall()
+    if exists == [(0,)]:
         return None
     ((cut, is_tested),) = connection.execute("select cut, is_tested from meta.build").fetchall()
     return Cut.from_json(cut), is_tested
 
 
 def _begin(connection: duckdb.DuckDBPyConnection, cut: Cut) -> None:
-    """The next build, as its models know it: its cut, its number, and the code that the last tested one was made by."""
+    """The next build, as its models know it: cut, number, and the code of the last tested one if it is its own."""
     connection.execute("create schema if not exists meta")
     for table in ("model_builds", "whole_builds"):
         connection.execute(f"create table if not exists meta.{table} (model varchar, number bigint)")
-    number, models = 0, None
-    if _has_table(connection, "build"):
+    number, models, code = 0, None, digest_of_models()
+    if _is_followed(connection):
         ((number, models),) = connection.execute("select number, models from meta.build").fetchall()
-    if models != digest_of_models():
-        # Models of other code, some of other names, may not be gone on from, nor waited for.
+    if models != code:
+        # Models of other code, some of other names, may not be gone on from, nor waited for; nor may what this code
+        # leaves behind untested, should the other come back.
+        models = None
         connection.execute("delete from meta.model_builds")
     connection.execute(
         "create or replace table meta.build as select $id as cut_id, $made_at::timestamptz as made_at, $cut as cut, "
-        "false as is_tested, $number::bigint as number, $models::varchar as models",
-        {"id": cut.id, "made_at": cut.made_at, "cut": cut.to_json(), "number": number + 1, "models": models},
+        "false as is_tested, $number::bigint as number, $models::varchar as models, $code::varchar as begun_with",
+        {
+            **{"id": cut.id, "made_at": cut.made_at, "cut": cut.to_json()},
+            **{"number": number + 1, "models": models, "code": code},
+        },
     )
 
 
-def _has_table(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
-    """Whether `meta` has such a table."""
-    found = "select count(*) from duckdb_tables() where schema_name = 'meta' and table_name = $name"
-    return connection.execute(found, {"name": name}).fetchall() != [(0,)]
+def _is_followed(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the build before says what this one needs: those of earlier releases do not, and are built anew."""
+    found = "select count(*) from duckdb_columns() where schema_name = 'meta' and column_name = 'begun_with'"
+    return connection.execute(found).fetchall() != [(0,)]
 
 
 def _require_same_topics(cut: Cut, tables: dict[str, RawTable]) -> None:

@@ -19,10 +19,10 @@ from sqlglot.errors import SqlglotError
 from sqlglot.lineage import Node, lineage
 
 from stripe_platform.settings import Settings
+from stripe_platform.warehouse.built import StoredColumn
 from stripe_platform.warehouse.dbt_events import kind_of
 from stripe_platform.warehouse.engines import engine_of
 from stripe_platform.warehouse.model_code import digest_of_models
-from stripe_platform.warehouse.stored_columns import StoredColumn
 from stripe_platform.warehouse.translator import asset_key
 
 # {column: the (unique id, column) that it is made of}

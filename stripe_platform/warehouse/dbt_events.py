@@ -1,12 +1,13 @@
-"""What dbt reports, with the rows of each model counted."""
+"""What dbt reports, with the rows of each model counted and the cut named that it was built on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import dagster as dg
 from dagster_dbt import DbtCliInvocation
 from dagster_dbt.errors import DagsterDbtCliRuntimeError
 
+from stripe_platform.cdc.cut import Cut
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.engines import engine_of
@@ -40,6 +41,17 @@ def events_with_row_counts(
             yield event
     if failure:
         raise failure
+
+
+def events_with_cut(events: Iterable[Any], cut: Cut) -> Iterator[Any]:
+    """The events, each model's with the cut that it was built on."""
+    for event in events:
+        yield event.with_metadata({**event.metadata, **cut_metadata(cut)}) if isinstance(event, dg.Output) else event
+
+
+def cut_metadata(cut: Cut) -> dict[str, Any]:
+    """How an asset names the cut that it holds."""
+    return {"cut": cut.id, "cut_made_at": dg.MetadataValue.timestamp(cut.made_at)}
 
 
 def _counts_or_none(settings: Settings, models: list[str]) -> dict[str, int]:

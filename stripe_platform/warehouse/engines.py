@@ -9,12 +9,11 @@ from stripe_platform.cdc.cut import Cut
 from stripe_platform.settings import Settings, WarehouseEngine
 from stripe_platform.warehouse import answer as duckdb_answer
 from stripe_platform.warehouse import build as duckdb
-from stripe_platform.warehouse import row_counts as duckdb_rows
-from stripe_platform.warehouse import stored_columns as duckdb_columns
+from stripe_platform.warehouse import built as duckdb_built
 from stripe_platform.warehouse.answer import Answer, Reader
+from stripe_platform.warehouse.built import StoredColumn
 from stripe_platform.warehouse.snowflake import build as snowflake
 from stripe_platform.warehouse.snowflake import query as snowflake_query
-from stripe_platform.warehouse.stored_columns import StoredColumn
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ ENGINES: Mapping[WarehouseEngine, Engine] = {
         duckdb.mark_tested,
         duckdb.publish,
         duckdb.published_cut,
-        duckdb_rows.row_counts,
-        duckdb_columns.stored_columns,
+        duckdb_built.row_counts,
+        duckdb_built.stored_columns,
         duckdb_answer.answer,
         duckdb_answer.reader,
         # A build costs tens of seconds of both cores: fresh enough for people, and it leaves the machine time.

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from io import StringIO
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
@@ -59,8 +60,7 @@ def statements() -> list[str]:
     """Every statement of `deploy/snowflake`, in order, without comments before it."""
     found = []
     for file in sorted((PROJECT_ROOT / "deploy" / "snowflake").glob("*.sql")):
-        with file.open() as lines:
-            found += [re.sub(r"\A(\s*--.*\n)*\s*", "", sql) for sql, _ in split_statements(lines)]
+        found += [re.sub(r"\A(\s*--.*\n)*\s*", "", sql) for sql, _ in split_statements(StringIO(file.read_text()))]
     return [statement.rstrip(" ;\n") for statement in found if statement]
 
 

@@ -29,8 +29,8 @@ from stripe_platform_tests.integration.test_warehouse import (
 
 # So many that a change touches few of them, and so few that what is deleted comes again and what is named is there.
 KEYS = range(1, 301)
-# An object has some ledger rows, as most have in truth.
-LEDGER_KEYS = range(1, 1501)
+# An object has some ledger rows, as most have in truth; codes are few.
+NUMBERS = {"balance_transactions": range(1, 1501), "currencies": range(1, 4), "countries": range(1, 4)}
 # What hangs together by more than one step changes most.
 OFTEN = {"balance_transactions": 24} | dict.fromkeys(("charges", "refunds", "disputes", "payment_methods"), 6)
 WEIGHTS = [OFTEN.get(table.name, 1) for table in CAPTURED_TABLES]
@@ -59,7 +59,11 @@ STATUSES = {
     "subscriptions": ("active", "canceled"),
     "invoices": ("paid", "open", "void"),
 }
-TYPES = {"events": ("charge.dispute.closed", "charge.succeeded"), "charge_outcomes": ("authorized", "blocked")}
+TYPES = {
+    "events": ("charge.dispute.closed", "charge.succeeded"),
+    "charge_outcomes": ("authorized", "blocked"),
+    "prices": ("recurring", "one_time"),
+}
 # Dates, numbers and codes that are keys: one of them for each number.
 CODES = {"currencies": CURRENCIES, "countries": ("FR", "DE", "US")}
 
@@ -87,8 +91,23 @@ class World:
         for (table, partition), of_partition in changes.items():
             self.lake.write(table, *of_partition, partition=partition)
 
+    def lose(self) -> None:
+        """Changes of some partitions never come; most rows before them are read again, and the others are gone."""
+        for table in self.chance.sample(CAPTURED_TABLES, 3):
+            partition = self.chance.randrange(table.topic_partitions)
+            here = {
+                (name, number)
+                for name, number in self.alive
+                if name == table.name and number % table.topic_partitions == partition
+            }
+            read = {of for of in sorted(here) if self.chance.random() < 0.9}
+            self.alive = (self.alive - here) | read
+            self.lake.lose(table.name, partition, 2)
+            rows = [self._row(table, number) | {"_op": "r", "_lsn": None} for _, number in sorted(read)]
+            self.lake.write(table.name, *rows, partition=partition)
+
     def _step(self, table: CapturedTable) -> tuple[str, int, dict[str, Any]]:
-        number = self.chance.choice(LEDGER_KEYS if table.name == "balance_transactions" else KEYS)
+        number = self.chance.choice(NUMBERS.get(table.name, KEYS))
         if self.streamed and self.chance.random() < 0.1:
             table, number, change = self.chance.choice(self.streamed)
         elif self.chance.random() < 0.0002:
@@ -162,20 +181,34 @@ NO_TESTS = ("--exclude-resource-type", "test", "unit_test")
 BUILD_MODELS = ("--select", "+path:models/marts", *NO_TESTS)
 
 
+# No score is stored yet, and few random lines are of all that MRR asks for; neither is built along the change log.
+BUILT_WHOLE = {"fraud_loss", "mrr"}
+# What may be built between two whole runs, as by hand or by a run that failed on the way.
+PARTS = (
+    ("--select", "path:models/staging/state", *NO_TESTS),
+    (*BUILD_MODELS, "--exclude", "fact_transactions+"),
+    (*BUILD_MODELS, "--exclude", "fact_charges"),
+)
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_incremental_builds_end_in_the_same_marts_as_one_of_the_whole_log(tmp_path: Path, seed: int) -> None:
     lake = Lake(tmp_path)
     world = World(lake, seed)
     world.live(20_000)
     build(lake.settings, lake.cut(), *BUILD_MODELS)
-    for steps in (500, 20, 500):
-        world.live(steps)
-        build(lake.settings, lake.cut(), *BUILD_MODELS)
+    world.live(500)
+    build(lake.settings, lake.cut(), *world.chance.choice(PARTS))
+    world.live(20)
+    build(lake.settings, lake.cut(), *BUILD_MODELS)
+    world.live(500)
+    world.lose()
+    build(lake.settings, lake.cut(), *BUILD_MODELS)
     incremental = marts(lake.settings)
     build(lake.settings, lake.cut(), *BUILD_MODELS, "--full-refresh")
     whole = marts(lake.settings)
     for name, rows in whole.items():
-        assert rows, f"{name} has no row to compare"
+        assert rows or name in BUILT_WHOLE, f"{name} has no row to compare"
         assert incremental[name] == rows, name
 
 

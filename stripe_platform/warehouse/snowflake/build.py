@@ -34,7 +34,7 @@ NO_SUCH_OBJECT = 2003
 # What the models know of a build, as on DuckDB, and which build each of them holds.
 TABLES = (
     "create table if not exists meta.build (cut_id text, made_at timestamp_tz, cut text, is_tested boolean, "
-    "number number(38,0), models text)",
+    "number number(38,0), models text, begun_with text)",
     "create table if not exists meta.model_builds (model text, number number(38,0))",
     "create table if not exists meta.whole_builds (model text, number number(38,0))",
 )
@@ -102,7 +102,8 @@ def models_are_others(settings: Settings) -> bool:
 def mark_tested(settings: Settings) -> None:
     """Say that all models were built on the prepared cut and all blocking tests passed. The caller holds `builder`."""
     with connected(settings, settings.snowflake_role) as connection:
-        statement = "update meta.build set is_tested = true, models = %s"
+        # Code that changed on the way may have built a part of it: then the next build is whole.
+        statement = "update meta.build set is_tested = true, models = case when begun_with = %s then begun_with end"
         run(connection, "mark the build as tested", statement, [digest_of_models()])
 
 
@@ -158,7 +159,9 @@ def _held_build(connection: SnowflakeConnection) -> _Build | None:
 
 def _begin(connection: SnowflakeConnection, held: _Build | None, cut: Cut) -> None:
     """The next build, untested, in the place of the held one."""
-    number, models = (held.number, held.models) if held else (0, None)
+    number, code = held.number if held else 0, digest_of_models()
+    # What other code left behind untested may not be gone on from, should this one come back.
+    models = code if held and held.models == code else None
     with transaction(connection):
         ((deleted,),) = run(connection, "end the build before", "delete from meta.build where number = %s", [number])
         if held and int(deleted) != 1:
@@ -166,9 +169,9 @@ def _begin(connection: SnowflakeConnection, held: _Build | None, cut: Cut) -> No
         run(
             connection,
             "begin a build",
-            "insert into meta.build (cut_id, made_at, cut, is_tested, number, models) "
-            "select %s, cast(%s as timestamp_tz), %s, false, %s, %s",
-            [cut.id, cut.made_at.isoformat(), cut.to_json(), number + 1, models],
+            "insert into meta.build (cut_id, made_at, cut, is_tested, number, models, begun_with) "
+            "select %s, cast(%s as timestamp_tz), %s, false, %s, %s, %s",
+            [cut.id, cut.made_at.isoformat(), cut.to_json(), number + 1, models, code],
         )
 
 

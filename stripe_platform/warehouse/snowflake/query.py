@@ -10,9 +10,9 @@ from snowflake.connector.errors import Error
 
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.answer import BATCH, Answer, QueryFailed, Reader
+from stripe_platform.warehouse.built import StoredColumn
 from stripe_platform.warehouse.snowflake.build import following_schema
 from stripe_platform.warehouse.snowflake.connection import connected, run
-from stripe_platform.warehouse.stored_columns import StoredColumn
 
 # Marts are in more than one schema, and only one of them is dbt's.
 _OF_THE_BUILD = "table_schema not in ('INFORMATION_SCHEMA', upper(%s), upper(%s))"
@@ -51,7 +51,7 @@ def row_counts(settings: Settings, models: Sequence[str]) -> dict[str, int]:
         relations = run(
             connection,
             "find the models",
-            "select lower(table_schema), lower(table_name) from information_schema.tables "
+            "select distinct lower(table_schema), lower(table_name) from information_schema.columns "
             f"where table_schema not in ('RAW', 'META') and {_OF_THE_BUILD}",
             _published(settings),
         )

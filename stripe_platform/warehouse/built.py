@@ -1,9 +1,21 @@
-"""The rows of the models that dbt has built on DuckDB."""
+"""What dbt has built on DuckDB."""
 
 import duckdb
 
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.build import build_path
+
+# (database, schema, relation, column, type)
+StoredColumn = tuple[str, str, str, str, str]
+
+
+def stored_columns(settings: Settings) -> list[StoredColumn]:
+    """Every column of every table and view of the build."""
+    with duckdb.connect(str(build_path(settings)), read_only=True) as connection:
+        return connection.execute(
+            "select database_name, schema_name, table_name, column_name, data_type from duckdb_columns() "
+            "where not internal order by all"
+        ).fetchall()
 
 
 def row_counts(settings: Settings, models: list[str]) -> dict[str, int]:
