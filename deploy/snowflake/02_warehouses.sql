@@ -20,7 +20,8 @@ create resource monitor if not exists stripe_people with
 
 use role sysadmin;
 
--- A build every few minutes, of seconds each: the shortest suspension that Snowflake bills for.
+-- Builds begin half an hour apart (`min_age` in stripe_platform/warehouse/engines.py), of minutes each, and it sleeps in
+-- between: the shortest suspension that Snowflake bills for. Who shortens the one raises the quota above.
 create warehouse if not exists stripe_transforming with
     warehouse_size = xsmall
     auto_suspend = 60

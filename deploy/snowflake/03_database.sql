@@ -11,7 +11,8 @@ create transient schema if not exists stripe.staging_state data_retention_time_i
 create transient schema if not exists stripe.staging data_retention_time_in_days = 0;
 create transient schema if not exists stripe.intermediate data_retention_time_in_days = 0;
 create transient schema if not exists stripe.marts_build data_retention_time_in_days = 0;
-create transient schema if not exists stripe.marts data_retention_time_in_days = 1
-    comment = 'What people read: replaced whole once the tests of a build have passed.';
+-- Another schema each time: no retention of its own would outlive the next publication.
+create transient schema if not exists stripe.marts data_retention_time_in_days = 0
+    comment = 'What people read: replaced whole once the tests of a build have passed; the marts of before are gone.';
 create schema if not exists stripe.governance
     comment = 'Policies, and the list of who sees which merchant.';

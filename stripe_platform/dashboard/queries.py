@@ -11,8 +11,8 @@ import duckdb
 
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.money import REPORTING_CURRENCY
-from stripe_platform.settings import Settings, WarehouseEngine
-from stripe_platform.warehouse.published import published_connection
+from stripe_platform.settings import Settings
+from stripe_platform.warehouse.published import published_connection, require_published_file
 
 # Long enough for the moment in which the file is replaced.
 OPEN_LIMIT = timedelta(seconds=2)
@@ -36,16 +36,6 @@ class MartUnreadable(StripePlatformError):
         super().__init__(
             f"{mart} cannot be read ({type(cause).__name__}): the published warehouse is damaged, or of another "
             "version of the code; publish it anew with `stripe-platform run oltp_to_warehouse`"
-        )
-
-
-class OnlyOnDuckDB(StripePlatformError):
-    """The marts are built elsewhere: what is in the published file, if there is one, is out of date."""
-
-    def __init__(self, engine: WarehouseEngine) -> None:
-        super().__init__(
-            f"the dashboard reads DuckDB's published file, and WAREHOUSE is {engine.value!r}: set WAREHOUSE=duckdb "
-            "and run `stripe-platform run oltp_to_warehouse`, or query the marts where they are: `stripe-platform sql`"
         )
 
 
@@ -231,8 +221,7 @@ def _rows(settings: Settings, row: type[Row], mart: str, months: int | None, sel
 
 
 def _fetch(settings: Settings, mart: str, sql: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
-    if settings.warehouse is not WarehouseEngine.DUCKDB:
-        raise OnlyOnDuckDB(settings.warehouse)
+    require_published_file(settings, "the dashboard")
     with published_connection(settings, limit=OPEN_LIMIT) as connection:
         try:
             return connection.execute(sql, parameters).fetchall()

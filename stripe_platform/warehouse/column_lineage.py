@@ -20,6 +20,7 @@ from sqlglot.lineage import Node, lineage
 
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.built import StoredColumn
+from stripe_platform.warehouse.dbt_events import kind_of
 from stripe_platform.warehouse.engines import engine_of
 from stripe_platform.warehouse.model_code import digest_of_models
 from stripe_platform.warehouse.translator import asset_key
@@ -34,7 +35,10 @@ def events_with_column_lineage(
     keys_by_output_name: Mapping[str, dg.AssetKey],
     settings: Settings,
 ) -> Iterator[Any]:
-    """The events of an invocation that has ended, each model's with the lineage of its columns."""
+    """The events of an invocation that has ended, each model's with the lineage of its columns.
+
+    Where the lineage cannot be found, the log says so and the events come without it.
+    """
     nodes = {**invocation.manifest["nodes"], **invocation.manifest["sources"]}
     keys = {unique_id: dg.AssetKey(asset_key(node)) for unique_id, node in nodes.items() if is_relation(node)}
     lineages: dict[dg.AssetKey, Lineage] | None = None
@@ -43,7 +47,7 @@ def events_with_column_lineage(
             yield event
             continue
         if lineages is None:
-            found = lineage_of_run(settings, invocation.manifest, invocation.target_path)
+            found = _lineage_or_none(settings, invocation)
             lineages = {keys[unique_id]: columns for unique_id, columns in found.items()}
         columns = lineages.get(keys_by_output_name[event.output_name], {})
         made_of = dg.TableColumnLineage(
@@ -53,6 +57,15 @@ def events_with_column_lineage(
             }
         )
         yield event.with_metadata({**event.metadata, "dagster/column_lineage": made_of})
+
+
+def _lineage_or_none(settings: Settings, invocation: DbtCliInvocation) -> dict[str, Lineage]:
+    try:
+        return lineage_of_run(settings, invocation.manifest, invocation.target_path)
+    # Whatever it is: a tested build is not given up for what is shown beside it.
+    except Exception as error:
+        dg.get_dagster_logger().warning(f"no lineage of columns is shown for this build: {kind_of(error)}")
+        return {}
 
 
 def lineage_of_run(settings: Settings, manifest: Mapping[str, Any], target: Path) -> dict[str, Lineage]:

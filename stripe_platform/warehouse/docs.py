@@ -1,12 +1,10 @@
 """dbt's documentation of the published warehouse, as one file for a browser."""
 
-import subprocess
 from pathlib import Path
 
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.model_code import PROJECT_DIR
-from stripe_platform.warehouse.project import DBT
+from stripe_platform.warehouse.project import captured_dbt
 from stripe_platform.warehouse.published_dbt import dbt_on_published, target_folder
 
 LIMIT_SECONDS = 300
@@ -26,18 +24,10 @@ def write_docs(settings: Settings) -> Path:
     """Path of an HTML file that shows models, columns, tests, SQL and lineage, with the types as published.
 
     Builds, publications and readers go on meanwhile. `NoWarehouse` when nothing has been published, `DocsNotMade` with
-    dbt's words when it fails.
+    dbt's words when it fails, `DbtTooSlow`; `OnlyOnDuckDB` and `DbtBusy` as `dbt_on_published`.
     """
     with dbt_on_published(settings) as environment:
-        generated = subprocess.run(
-            [DBT, "--quiet", "--no-use-colors", "docs", "generate", "--static"],
-            cwd=PROJECT_DIR,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_SECONDS,
-            check=False,
-        )
+        generated = captured_dbt(["docs", "generate", "--static"], environment, limit_seconds=LIMIT_SECONDS)
     if generated.returncode != 0:
         raise DocsNotMade(generated.stdout + generated.stderr)
     return target_folder(settings) / "static_index.html"

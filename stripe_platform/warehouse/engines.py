@@ -29,6 +29,12 @@ class Engine:
     stored_columns: Callable[[Settings], list[StoredColumn]]
     answer: Callable[[Settings, str], AbstractContextManager[Answer]]
     reader: Callable[[Settings, timedelta], AbstractContextManager[Reader]]
+    # How old published marts are at least before the next build.
+    min_age: timedelta
+    # Whether only to ask which cut is published costs money: then nobody asks sooner than a build could follow.
+    asking_costs: bool
+    # Whether staging and the change log are published with the marts, as they were when those were built.
+    publishes_staging: bool
 
 
 ENGINES: Mapping[WarehouseEngine, Engine] = {
@@ -42,6 +48,10 @@ ENGINES: Mapping[WarehouseEngine, Engine] = {
         duckdb_built.stored_columns,
         duckdb_answer.answer,
         duckdb_answer.reader,
+        # A build costs tens of seconds of both cores: fresh enough for people, and it leaves the machine time.
+        min_age=timedelta(seconds=60),
+        asking_costs=False,
+        publishes_staging=True,
     ),
     WarehouseEngine.SNOWFLAKE: Engine(
         snowflake.prepare_build,
@@ -53,6 +63,10 @@ ENGINES: Mapping[WarehouseEngine, Engine] = {
         snowflake_query.stored_columns,
         snowflake_query.answer,
         snowflake_query.reader,
+        # Its warehouse is paid for as long as it runs: it sleeps between builds (deploy/snowflake/02_warehouses.sql).
+        min_age=timedelta(minutes=30),
+        asking_costs=True,
+        publishes_staging=False,
     ),
 }
 

@@ -33,7 +33,7 @@ def run_mf(settings: Settings, arguments: Sequence[str]) -> int:
     """Exit code of `mf` with these arguments; it writes to the terminal.
 
     `NoMetricFlow` when it is not installed, `NoWarehouse` when nothing has been published, `SemanticModelsNotRead`
-    when the project does not parse.
+    when the project does not parse; `OnlyOnDuckDB` and `DbtBusy` as `dbt_on_published`.
     """
     if not MF.exists():
         raise NoMetricFlow

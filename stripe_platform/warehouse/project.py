@@ -5,13 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 from dagster_dbt import DbtCliResource, DbtProject
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from stripe_platform.errors import StripePlatformError
 from stripe_platform.settings import Settings, WarehouseEngine
@@ -31,6 +31,25 @@ class ManifestNotMade(StripePlatformError):
         super().__init__(f"dbt cannot parse {PROJECT_DIR}: mend the file it names:\n{output.strip()}")
 
 
+class DbtBusy(StripePlatformError):
+    """Another dbt command has what this one needs for itself."""
+
+    def __init__(self, lock: Path, seconds: int) -> None:
+        super().__init__(
+            f"another dbt command has held {lock} for {seconds} s: wait for it to end, or end it, and run again"
+        )
+
+
+class DbtTooSlow(StripePlatformError):
+    """dbt was ended, for it had not come to an end by itself."""
+
+    def __init__(self, arguments: Sequence[str], seconds: int) -> None:
+        super().__init__(
+            f"`dbt {' '.join(arguments)}` had not ended after {seconds} s: end what else keeps this machine busy, "
+            "and run again"
+        )
+
+
 def dbt_project(settings: Settings) -> DbtProject:
     """The dbt project with its target folder in this stack's home, so that stacks do not share one."""
     return DbtProject(PROJECT_DIR, target_path=_target(settings), profiles_dir=PROJECT_DIR)
@@ -45,12 +64,13 @@ def dbt_manifest(settings: Settings) -> Path:
     """Path of a manifest of the project files as they are now.
 
     Parses (seconds) only when a file or dbt itself has changed since the last time; processes that ask at once wait for
-    one of them. `ManifestNotMade` with dbt's words when the project does not parse.
+    one of them. `ManifestNotMade` with dbt's words when the project does not parse, `DbtTooSlow` and `DbtBusy` when
+    this process or the one that it waits for takes too long.
     """
     target = _target(settings)
     manifest, made_from = target / "manifest.json", target / "made_from.sha256"
     target.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_suffix(".lock"), timeout=2 * PARSE_LIMIT_SECONDS):
+    with only_dbt(target.with_suffix(".lock"), limit_seconds=2 * PARSE_LIMIT_SECONDS):
         digest = _digest(settings)
         if not manifest.exists() or not made_from.exists() or made_from.read_text() != digest:
             made_from.unlink(missing_ok=True)
@@ -71,6 +91,38 @@ def new_run_target(settings: Settings, run_id: str) -> Path:
     if parsed.exists():
         shutil.copy(parsed, run)
     return run
+
+
+@contextmanager
+def only_dbt(path: Path, *, limit_seconds: int) -> Iterator[None]:
+    """Hold a lock of dbt's commands; `DbtBusy` after `limit_seconds`."""
+    lock = FileLock(path, timeout=limit_seconds)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise DbtBusy(path, limit_seconds) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def captured_dbt(
+    arguments: Sequence[str], environment: Mapping[str, str], *, limit_seconds: int
+) -> subprocess.CompletedProcess[str]:
+    """A dbt command that has ended, with what it said; `DbtTooSlow` when it does not end."""
+    try:
+        return subprocess.run(
+            [DBT, "--quiet", "--no-use-colors", *arguments],
+            cwd=PROJECT_DIR,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=limit_seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DbtTooSlow(arguments, limit_seconds) from error
 
 
 @contextmanager
@@ -111,10 +163,9 @@ def _digest(settings: Settings) -> str:
 
 
 def _parse(settings: Settings, target: Path) -> None:
-    parsed = subprocess.run(
-        [DBT, "--quiet", "--no-use-colors", "parse"],
-        cwd=PROJECT_DIR,
-        env=os.environ
+    parsed = captured_dbt(
+        ["parse"],
+        os.environ
         | _profile_variables(settings)
         | {
             "DBT_TARGET_PATH": str(target),
@@ -122,10 +173,7 @@ def _parse(settings: Settings, target: Path) -> None:
             "DBT_PROFILES_DIR": str(PROJECT_DIR),
             "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
         },
-        capture_output=True,
-        text=True,
-        timeout=PARSE_LIMIT_SECONDS,
-        check=False,
+        limit_seconds=PARSE_LIMIT_SECONDS,
     )
     if parsed.returncode != 0:
         raise ManifestNotMade(parsed.stdout + parsed.stderr)

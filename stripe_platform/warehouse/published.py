@@ -9,7 +9,7 @@ import duckdb
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from stripe_platform.errors import StripePlatformError
-from stripe_platform.settings import Settings
+from stripe_platform.settings import Settings, WarehouseEngine
 
 FILE_NAME = "warehouse.duckdb"
 OPEN_LIMIT = timedelta(seconds=10)
@@ -20,6 +20,16 @@ class NoWarehouse(StripePlatformError):
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"there is no warehouse yet at {path}: build it with `stripe-platform run oltp_to_warehouse`")
+
+
+class OnlyOnDuckDB(StripePlatformError):
+    """The marts are built elsewhere: what is in the published file, if there is one, is out of date."""
+
+    def __init__(self, reader: str, engine: WarehouseEngine) -> None:
+        super().__init__(
+            f"{reader} reads DuckDB's published file, and WAREHOUSE is {engine.value!r}: set WAREHOUSE=duckdb "
+            "and run `stripe-platform run oltp_to_warehouse`, or query the marts where they are: `stripe-platform sql`"
+        )
 
 
 class WarehouseUnreadable(StripePlatformError):
@@ -35,6 +45,12 @@ class WarehouseUnreadable(StripePlatformError):
 def published_path(settings: Settings) -> Path:
     """Path of `warehouse.duckdb`, which every reader opens read only."""
     return settings.warehouse_folder / FILE_NAME
+
+
+def require_published_file(settings: Settings, reader: str) -> None:
+    """`OnlyOnDuckDB`, said of the reader, where the published file is not what `WAREHOUSE` builds."""
+    if settings.warehouse is not WarehouseEngine.DUCKDB:
+        raise OnlyOnDuckDB(reader, settings.warehouse)
 
 
 @contextmanager

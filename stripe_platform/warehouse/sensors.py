@@ -9,10 +9,8 @@ from stripe_platform.errors import StripePlatformError
 from stripe_platform.jobs import UNFINISHED, oltp_to_warehouse
 from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.engines import published_cut
+from stripe_platform.warehouse.engines import engine_of
 
-# A build costs tens of seconds of both cores: fresh enough for people, and it leaves the machine time for its work.
-MIN_AGE = timedelta(seconds=60)
 # A failing test fails again on the same data; somebody has to look first.
 WAIT_AFTER_FAILURE = timedelta(minutes=10)
 
@@ -22,18 +20,22 @@ def warehouse_lag(
     context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]
 ) -> dg.RunRequest | dg.SkipReason:
     """Kafka is outside the graph, so no automation condition can see how far it is past the published marts."""
+    now, engine = datetime.now(UTC), engine_of(settings)
+    if engine.asking_costs and context.cursor and now < datetime.fromisoformat(context.cursor):
+        return dg.SkipReason(f"{settings.warehouse} is not asked before {context.cursor}: to ask it costs money")
     try:
         ends = last_stable_offsets(settings, list(TABLES_BY_NAME))
-        published = published_cut(settings)
+        published = engine.published_cut(settings)
     except StripePlatformError as error:
         return dg.SkipReason(str(error))
-    done = published.offsets if published else {}
-    lag = messages_past(ends, done)
+    is_young = published is not None and now - published.made_at < engine.min_age
+    next_look = (published.made_at if published and is_young else now) + engine.min_age
+    context.update_cursor(next_look.isoformat(timespec="seconds"))
+    lag = messages_past(ends, published.offsets if published else {})
     if lag == 0:
         return dg.SkipReason("the published marts are at the end of the change stream")
-    now = datetime.now(UTC)
-    if published and now - published.made_at < MIN_AGE:
-        return dg.SkipReason(f"lag {lag:,} messages, but the published marts are younger than {MIN_AGE}")
+    if is_young:
+        return dg.SkipReason(f"lag {lag:,} messages, but the published marts are younger than {engine.min_age}")
     return _unless_busy(context.instance, now, lag)
 
 

@@ -100,11 +100,46 @@ def test_a_second_load_of_the_same_cut_changes_nothing(lake: Lake) -> None:
 
 def test_offsets_move_where_no_change_was_kept(lake: Lake) -> None:
     lake.write(TABLE, charge(key(1), 1))
-    log = ChangeLog.existing(lake.settings, TABLE)
-    assert log is not None
-    log.append(pa.Table.from_pylist([], schema=log._no_changes().schema), {0: 7})
+    pass_offsets(lake, 7)
     assert load_all(lake) == 1
     assert next_offset(lake) == 7
+
+
+def pass_offsets(lake: Lake, end: int) -> None:
+    """Go on behind records that are no changes, as the end of a transaction is."""
+    log = ChangeLog.existing(lake.settings, TABLE)
+    assert log is not None
+    log.append(pa.Table.from_pylist([], schema=log._no_changes().schema), {0: end})
+
+
+def test_a_gap_mark_below_the_stored_offset_is_loaded_once(lake: Lake) -> None:
+    lake.write(TABLE, charge(key(1), 1))
+    pass_offsets(lake, 7)
+    assert load_all(lake) == 1
+    lake.lose(TABLE, partition=0, count=0)
+    assert load_all(lake) == 1
+    assert rows(lake, f"select _offset, _op from raw.{TABLE} where _offset > 0") == [(6, "g")]
+    assert load_all(lake) == 0
+    lake.write(TABLE, charge(key(2), 2))
+    assert load_all(lake) == 1
+    assert places(lake) == [(0, 0), (0, 6), (0, 7)]
+
+
+def test_of_two_loaders_of_a_gap_mark_alone_one_loads_it(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    pass_offsets(lake, 7)
+    load_all(lake)
+    lake.lose(TABLE, partition=0, count=0)
+    loads: list[int] = []
+
+    def other(number: int, statement: str) -> None:
+        if statement == "begin" and not loads:
+            loads.append(-1)
+            loads.append(load_all(lake))
+
+    interrupted(monkeypatch, other)
+    assert load_all(lake) == 0
+    assert loads == [-1, 1]
+    assert places(lake) == [(0, 6)]
 
 
 def test_many_files_are_loaded_as_one(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

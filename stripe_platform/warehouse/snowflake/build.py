@@ -28,7 +28,7 @@ from stripe_platform.warehouse.build import (
 from stripe_platform.warehouse.change_log_views import read_raw
 from stripe_platform.warehouse.model_code import digest_of_models
 from stripe_platform.warehouse.snowflake.connection import SnowflakeRefused, connected, run, transaction
-from stripe_platform.warehouse.snowflake.load import LoadedFromAnotherTopic, load_change_log
+from stripe_platform.warehouse.snowflake.load import load_change_log, require_topics
 
 NO_SUCH_OBJECT = 2003
 # What the models know of a build, as on DuckDB, and which build each of them holds.
@@ -81,9 +81,9 @@ def prepare_build(settings: Settings, cut: Cut) -> Cut:
     with connected(settings, settings.snowflake_loader_role) as connection:
         for statement in TABLES:
             run(connection, "make the tables of builds", statement)
-        if held := _held_build(connection):
-            for table in sorted(_recreated(held.cut, cut)):
-                raise LoadedFromAnotherTopic(table)
+        require_topics(connection, tables)
+        # Of a topic that is another one now nothing is loaded any more: offsets of the held cut say nothing of it.
+        if (held := _held_build(connection)) and not _recreated(held.cut, cut):
             cut = _newer(held.cut, cut)
         _require_all_up_to(cut, tables)
         # Before the load: killed in the midst of it, the next run goes on with this cut or a later one.
@@ -121,7 +121,7 @@ def publish(settings: Settings, *, timeout: timedelta = timedelta(minutes=10)) -
 
 def publication(schema: str, *, is_governed: bool) -> list[tuple[str, str]]:
     """The statements of a publication, and what each of them does; only the swap changes what people read."""
-    following = f"{schema}_next"
+    following = following_schema(schema)
     steps = [
         ("clone the tested marts", f"create or replace transient schema {following} clone {schema}_build"),
         (
@@ -134,6 +134,11 @@ def publication(schema: str, *, is_governed: bool) -> list[tuple[str, str]]:
         ("drop the marts of before", f"drop schema if exists {following}"),
     ]
     return [step for step in steps if is_governed or "governance" not in step[1]]
+
+
+def following_schema(schema: str) -> str:
+    """Where a publication prepares the marts that take the place of those in `schema`."""
+    return f"{schema}_next"
 
 
 def published_cut(settings: Settings) -> Cut | None:

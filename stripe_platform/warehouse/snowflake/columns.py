@@ -15,6 +15,16 @@ COLUMNS = (
 )
 
 
+TYPES = (
+    (pa.types.is_boolean, "BOOLEAN"),
+    (pa.types.is_date32, "DATE"),
+    (pa.types.is_string, "TEXT"),
+    (pa.types.is_large_string, "TEXT"),
+    # As JSON text, for Snowflake's scanners do not agree on how a list in Parquet is to be read.
+    (pa.types.is_list, "TEXT"),
+)
+
+
 class ColumnNeedsAnotherType(StripePlatformError):
     """A column of the change log was given a type that Snowflake's column of that name cannot take."""
 
@@ -22,6 +32,16 @@ class ColumnNeedsAnotherType(StripePlatformError):
         super().__init__(
             f"raw.{table} has column {column} as {held} on Snowflake, and the change log has it as {needed} now: load "
             f"the table anew: docs/snowflake.md, 'A table from the beginning'"
+        )
+
+
+class NoTypeForColumn(StripePlatformError):
+    """A column of the change log is of a type that is not known to be one of Snowflake's."""
+
+    def __init__(self, table: str, column: str, type_: pa.DataType) -> None:
+        super().__init__(
+            f"raw/{table} has column {column} of type {type_}, for which no type of Snowflake's is chosen: name one in "
+            "stripe_platform/warehouse/snowflake/columns.py, or set WAREHOUSE=duckdb"
         )
 
 
@@ -33,12 +53,17 @@ class Column:
     type: str
 
 
-def snowflake_columns(log: pa.Schema) -> list[Column]:
-    """The columns of a change log, in its order."""
-    return [Column(field.name.upper(), _snowflake_type(field.type)) for field in log]
+def snowflake_columns(table: str, log: pa.Schema) -> list[Column]:
+    """The columns of a table's change log, in its order; `NoTypeForColumn` for one that Snowflake cannot have."""
+    columns = []
+    for field in log:
+        if (type_ := _snowflake_type(field.type)) is None:
+            raise NoTypeForColumn(table, field.name, field.type)
+        columns.append(Column(field.name.upper(), type_))
+    return columns
 
 
-def _snowflake_type(type_: pa.DataType) -> str:
+def _snowflake_type(type_: pa.DataType) -> str | None:
     if pa.types.is_decimal(type_):
         return f"NUMBER({type_.precision},{type_.scale})"
     if pa.types.is_integer(type_):
@@ -46,10 +71,7 @@ def _snowflake_type(type_: pa.DataType) -> str:
     if pa.types.is_timestamp(type_):
         # Aware, as in PostgreSQL and DuckDB: the contracts of the marts name one type for both engines.
         return "TIMESTAMP_TZ"
-    if pa.types.is_boolean(type_):
-        return "BOOLEAN"
-    # Lists, too: as JSON text, for Snowflake's scanners do not agree on how a list in Parquet is to be read.
-    return "DATE" if pa.types.is_date(type_) else "TEXT"
+    return next((name for is_such, name in TYPES if is_such(type_)), None)
 
 
 def held_columns(connection: SnowflakeConnection) -> dict[str, dict[str, Column]]:

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import snowflake.connector
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import Error
 
@@ -38,6 +41,19 @@ class NoPrivateKey(StripePlatformError):
         )
 
 
+class KeyNotOpened(StripePlatformError):
+    """The file of the private key does not give its key."""
+
+    def __init__(self, path: Path, *, has_passphrase: bool) -> None:
+        super().__init__(
+            f"SNOWFLAKE_PRIVATE_KEY_PASSPHRASE does not open {path}: set the one that the key was encrypted with, or "
+            "unset it where the key is not encrypted"
+            if has_passphrase
+            else f"{path} does not open without a passphrase: set SNOWFLAKE_PRIVATE_KEY_PASSPHRASE if the key is "
+            "encrypted, else make a key pair as docs/snowflake.md says"
+        )
+
+
 class SnowflakeUnreachable(StripePlatformError):
     """No session could be opened."""
 
@@ -63,13 +79,16 @@ class SnowflakeRefused(StripePlatformError):
 def connection_arguments(settings: Settings) -> dict[str, Any]:
     """What Snowflake's connector needs to open a session, but for the role.
 
-    `SnowflakeNotConfigured` names every setting that is missing, `NoPrivateKey` the path that leads nowhere.
+    `SnowflakeNotConfigured` names every setting that is missing, `NoPrivateKey` the path that leads nowhere,
+    `KeyNotOpened` the one of a key that the passphrase does not fit.
     """
     if missing := [name for name in REQUIRED if getattr(settings, name) is None]:
         raise SnowflakeNotConfigured(missing)
     key = settings.snowflake_private_key_path
     if key is None or not key.is_file():
         raise NoPrivateKey(key)
+    passphrase = _passphrase(settings)
+    _require_opens(key, passphrase)
     arguments = {
         "account": settings.snowflake_account,
         "user": settings.snowflake_user,
@@ -82,20 +101,22 @@ def connection_arguments(settings: Settings) -> dict[str, Any]:
         "network_timeout": NETWORK_LIMIT_SECONDS,
         "session_parameters": {"TIMEZONE": "UTC", "QUERY_TAG": QUERY_TAG, "LOCK_TIMEOUT": LOCK_LIMIT_SECONDS},
     }
-    if passphrase := settings.snowflake_private_key_passphrase:
-        arguments["private_key_file_pwd"] = passphrase.get_secret_value()
+    if passphrase:
+        arguments["private_key_file_pwd"] = passphrase
     return arguments | address(settings)
 
 
 def profile_variables(settings: Settings) -> dict[str, str]:
     """What `dbt/profiles.yml` reads of the environment; errors as `connection_arguments`."""
     connection_arguments(settings)
-    passphrase = settings.snowflake_private_key_passphrase
+    passphrase = _passphrase(settings)
     variables = {
         "SNOWFLAKE_ACCOUNT": settings.snowflake_account,
         "SNOWFLAKE_USER": settings.snowflake_user,
         "SNOWFLAKE_PRIVATE_KEY_PATH": settings.snowflake_private_key_path,
-        "SNOWFLAKE_PRIVATE_KEY_PASSPHRASE": passphrase.get_secret_value() if passphrase else "",
+        "SNOWFLAKE_PRIVATE_KEY_PASSPHRASE": passphrase,
+        # dbt takes out of what it logs the values of variables of such a name.
+        "DBT_ENV_SECRET_SNOWFLAKE_PRIVATE_KEY_PASSPHRASE": passphrase,
         "SNOWFLAKE_ROLE": settings.snowflake_role,
         "SNOWFLAKE_WAREHOUSE": settings.snowflake_warehouse,
         "SNOWFLAKE_DATABASE": settings.snowflake_database,
@@ -103,6 +124,20 @@ def profile_variables(settings: Settings) -> dict[str, str]:
         **{f"SNOWFLAKE_{name.upper()}": part for name, part in address(settings).items()},
     }
     return {name: str(value) for name, value in variables.items()}
+
+
+def _passphrase(settings: Settings) -> str:
+    """Empty where none is set."""
+    held = settings.snowflake_private_key_passphrase
+    return held.get_secret_value() if held else ""
+
+
+def _require_opens(key: Path, passphrase: str) -> None:
+    try:
+        load_pem_private_key(key.read_bytes(), passphrase.encode() or None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # Not as its cause: what the library says is of the file's inside.
+        raise KeyNotOpened(key, has_passphrase=bool(passphrase)) from None
 
 
 def address(settings: Settings) -> dict[str, Any]:

@@ -9,7 +9,7 @@ ends with its session.
 
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -79,7 +79,7 @@ def load_change_log(settings: Settings, tables: Mapping[str, RawTable], cut: Cut
 
 
 def stored_offsets(connection: SnowflakeConnection, table: str) -> dict[int, tuple[str, int]]:
-    """{partition: (topic id, offset of the first change that Snowflake has not)} of one table."""
+    """{partition: (topic id, offset up to which Snowflake has the log)} of one table."""
     rows = run(
         connection,
         f"read the offsets of {table}",
@@ -87,6 +87,23 @@ def stored_offsets(connection: SnowflakeConnection, table: str) -> dict[int, tup
         [table],
     )
     return {int(partition): (str(topic_id), int(offset)) for partition, topic_id, offset in rows}
+
+
+def require_topics(connection: SnowflakeConnection, tables: Mapping[str, RawTable]) -> None:
+    """`LoadedFromAnotherTopic` for the first table of which Snowflake holds changes of another topic than its log."""
+    run(connection, "make the table of offsets", OFFSETS)
+    topics: dict[str, set[str]] = {}
+    for table, topic_id in run(
+        connection, "read the topics that were loaded", "select distinct table_name, topic_id from meta.raw_offsets"
+    ):
+        topics.setdefault(table, set()).add(topic_id)
+    for table, raw in tables.items():
+        _require_topic(table, raw, topics.get(table, set()))
+
+
+def _require_topic(table: str, raw: RawTable, loaded: Set[str]) -> None:
+    if loaded - {raw.topic_id}:
+        raise LoadedFromAnotherTopic(table)
 
 
 class _Load:
@@ -105,8 +122,9 @@ class _Load:
 
     @retry_lost_race
     def _take(self, ends: Mapping[int, int]) -> int:
-        stored = self._begins()
-        ranges = {place: (stored[place], end) for place, end in ends.items() if stored[place] < end}
+        stored = self._stored()
+        begins = self._begins(stored)
+        ranges = {place: (begins[place], end) for place, end in ends.items() if begins[place] < end}
         if not ranges:
             return 0
         with tempfile.TemporaryDirectory(dir=self._settings.warehouse_folder, prefix="load-") as folder:
@@ -116,23 +134,25 @@ class _Load:
             for file in files:
                 run(self._connection, f"stage {self._table}", f"put 'file://{file}' {staged} auto_compress = false")
         with transaction(self._connection):
-            self._move_offsets(ranges)
+            self._move_offsets({place: (stored[place], end) for place, (_, end) in ranges.items()})
+            # Where offsets stay what they are, another loader cannot be told by them.
+            if self._begins(stored) != begins:
+                raise LostRace(self._table)
             if files:
                 self._copy(staged, sum(files.values()))
         return sum(files.values())
 
     def _make_room(self, held: Mapping[str, Column]) -> None:
         """The table and its columns; a statement that changes a definition would end a transaction."""
-        wanted = snowflake_columns(self._raw.schema)
+        wanted = snowflake_columns(self._table, self._raw.schema)
         statements = alter_statements(self._table, held, wanted) if held else [create_statement(self._table, wanted)]
         for statement in statements:
             run(self._connection, f"make room for {self._table}", statement)
 
-    def _begins(self) -> dict[int, int]:
+    def _stored(self) -> dict[int, int]:
         """{partition: stored offset}, once each partition has a row that can be compared and set."""
         stored = stored_offsets(self._connection, self._table)
-        if any(topic_id != self._raw.topic_id for topic_id, _ in stored.values()):
-            raise LoadedFromAnotherTopic(self._table)
+        _require_topic(self._table, self._raw, {topic_id for topic_id, _ in stored.values()})
         for partition in set(range(TABLES_BY_NAME[self._table].topic_partitions)) - set(stored):
             run(
                 self._connection,
@@ -144,6 +164,25 @@ class _Load:
             )
             stored[partition] = (self._raw.topic_id, 0)
         return {partition: offset for partition, (_, offset) in stored.items()}
+
+    def _begins(self, stored: Mapping[int, int]) -> dict[int, int]:
+        """{partition: offset of the first change to load}: the stored one, or that of a gap mark just below it.
+
+        The log marks a gap in the place that its offsets have passed already (`raw.mending`), and says so by
+        `whole_from`.
+        """
+        may_be_marked = {place: end for place, end in stored.items() if 0 < end <= self._raw.whole_from.get(place, 0)}
+        if not may_be_marked:
+            return dict(stored)
+        places = " or ".join(f"(_partition = {place} and _offset = {end - 1})" for place, end in may_be_marked.items())
+        what = f"look for gap marks of {self._table}"
+        loaded = {
+            int(place)
+            for (place,) in run(
+                self._connection, what, f"select distinct _partition from raw.{self._table} where {places}"
+            )
+        }
+        return dict(stored) | {place: end - 1 for place, end in may_be_marked.items() if place not in loaded}
 
     def _written(self, folder: Path, ranges: Mapping[int, Range]) -> dict[Path, int]:
         """Parquet files of the changes in the ranges, each with the number of its changes."""

@@ -3,13 +3,19 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
+from snowflake.connector.cursor import SnowflakeCursor
 from snowflake.connector.errors import Error
 
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.answer import BATCH, Answer, QueryFailed, Reader
 from stripe_platform.warehouse.built import StoredColumn
+from stripe_platform.warehouse.snowflake.build import following_schema
 from stripe_platform.warehouse.snowflake.connection import connected, run
+
+# Marts are in more than one schema, and only one of them is dbt's.
+_OF_THE_BUILD = "table_schema not in ('INFORMATION_SCHEMA', upper(%s), upper(%s))"
 
 
 @contextmanager
@@ -21,7 +27,15 @@ def answer(settings: Settings, sql: str) -> Iterator[Answer]:
             names = [column.name.lower() for column in cursor.description]
         except Error as error:
             raise QueryFailed(str(error.msg)) from error
-        yield names, iter(lambda: [tuple(row) for row in cursor.fetchmany(BATCH)], [])
+        yield names, _batches(cursor)
+
+
+def _batches(cursor: SnowflakeCursor) -> Iterator[list[tuple[Any, ...]]]:
+    try:
+        while batch := cursor.fetchmany(BATCH):
+            yield [tuple(row) for row in batch]
+    except Error as error:
+        raise QueryFailed(str(error.msg)) from error
 
 
 @contextmanager
@@ -38,8 +52,8 @@ def row_counts(settings: Settings, models: Sequence[str]) -> dict[str, int]:
             connection,
             "find the models",
             "select distinct lower(table_schema), lower(table_name) from information_schema.columns "
-            "where table_schema not in ('RAW', 'META', 'INFORMATION_SCHEMA', upper(%s))",
-            [settings.snowflake_schema],
+            f"where table_schema not in ('RAW', 'META') and {_OF_THE_BUILD}",
+            _published(settings),
         )
         counts = " union all ".join(
             f"select '{name}', count(*) from {schema}.{name}" for schema, name in relations if name in models
@@ -48,12 +62,18 @@ def row_counts(settings: Settings, models: Sequence[str]) -> dict[str, int]:
 
 
 def stored_columns(settings: Settings) -> list[StoredColumn]:
-    """Every column of every table and view of the build."""
+    """Every column of the change log and of what dbt has built on it; names as Snowflake has them, in upper case."""
     with connected(settings, settings.snowflake_role) as connection:
-        return run(
+        columns = run(
             connection,
             "read the columns of the models",
             "select table_catalog, table_schema, table_name, column_name, data_type from information_schema.columns "
-            "where table_schema not in ('INFORMATION_SCHEMA', upper(%s)) order by 1, 2, 3, ordinal_position",
-            [settings.snowflake_schema],
+            f"where {_OF_THE_BUILD} order by 1, 2, 3, 4",
+            _published(settings),
         )
+    return [(database, schema, relation, column, kind) for database, schema, relation, column, kind in columns]
+
+
+def _published(settings: Settings) -> list[str]:
+    """The published marts, and the ones that a publication had prepared when it was killed."""
+    return [settings.snowflake_schema, following_schema(settings.snowflake_schema)]

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from stripe_platform.dashboard.queries import OnlyOnDuckDB, cut_made_at
+from stripe_platform.dashboard.queries import cut_made_at
 from stripe_platform.settings import Settings, WarehouseEngine
+from stripe_platform.warehouse.published import OnlyOnDuckDB
 from stripe_platform_tests.integration.dashboard.published_marts import publish_marts
 
 

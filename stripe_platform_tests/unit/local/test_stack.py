@@ -6,9 +6,11 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from filelock import FileLock
+from pydantic import SecretStr
 
 from stripe_platform.local import stack
 from stripe_platform.local.environment import environment
@@ -124,8 +126,12 @@ def test_the_environment_leads_to_the_same_settings(tmp_path: Path, monkeypatch:
 
 
 def test_the_environment_holds_no_secret(tmp_path: Path) -> None:
-    settings = Settings.model_validate({"stripe_platform_home": tmp_path, "postgres_password": "hidden"})
-    assert "POSTGRES_PASSWORD" not in environment(settings)
+    secrets = {name for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation)}
+    assert {"postgres_password", "snowflake_private_key_passphrase"} <= secrets
+    settings = Settings.model_validate({"stripe_platform_home": tmp_path} | dict.fromkeys(secrets, "hidden"))
+    variables = environment(settings)
+    assert not {name.upper() for name in secrets} & variables.keys()
+    assert not {"hidden", "**********"} & set(variables.values())
 
 
 def test_a_port_that_is_listened_on_is_not_free() -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -6,8 +7,9 @@ import pytest
 
 from stripe_platform.cdc.broker import BrokerUnavailable
 from stripe_platform.cdc.cut import Cut
-from stripe_platform.settings import Settings
+from stripe_platform.settings import Settings, WarehouseEngine
 from stripe_platform.warehouse import sensors
+from stripe_platform.warehouse.engines import ENGINES
 from stripe_platform.warehouse.sensors import messages_past
 
 ENDS = {"charges": {0: 10, 1: 5}}
@@ -21,12 +23,18 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def decide(
-    monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance, published: Cut | None
+    monkeypatch: pytest.MonkeyPatch,
+    instance: dg.DagsterInstance,
+    published: Cut | None,
+    warehouse: WarehouseEngine = WarehouseEngine.DUCKDB,
+    cursor: str | None = None,
 ) -> dg.RunRequest | dg.SkipReason:
     """What the sensor says when the topics end at ENDS and the marts are published at the cut."""
+    engine = replace(ENGINES[warehouse], published_cut=lambda settings: published)
     monkeypatch.setattr(sensors, "last_stable_offsets", lambda settings, tables: ENDS)
-    monkeypatch.setattr(sensors, "published_cut", lambda settings: published)
-    verdict = sensors.warehouse_lag(dg.build_sensor_context(instance=instance), settings=Settings())
+    monkeypatch.setattr(sensors, "engine_of", lambda settings: engine)
+    context = dg.build_sensor_context(instance=instance, cursor=cursor)
+    verdict = sensors.warehouse_lag(context, settings=Settings(warehouse=warehouse))
     assert isinstance(verdict, dg.RunRequest | dg.SkipReason)
     return verdict
 
@@ -67,6 +75,30 @@ def test_nothing_is_asked_for_at_the_end_of_the_stream(
 def test_young_marts_are_left_alone(monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance) -> None:
     young = cut({"charges": {0: 0, 1: 0}}, datetime.now(UTC))
     assert "younger" in skip_reason(decide(monkeypatch, instance, young))
+
+
+def test_marts_on_snowflake_are_left_alone_for_longer(
+    monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance
+) -> None:
+    old = cut({"charges": {0: 0, 1: 0}}, datetime.now(UTC) - timedelta(minutes=20))
+    assert isinstance(decide(monkeypatch, instance, old), dg.RunRequest)
+    assert "younger than 0:30:00" in skip_reason(decide(monkeypatch, instance, old, WarehouseEngine.SNOWFLAKE))
+    older = cut({"charges": {0: 0, 1: 0}}, datetime.now(UTC) - timedelta(minutes=31))
+    assert isinstance(decide(monkeypatch, instance, older, WarehouseEngine.SNOWFLAKE), dg.RunRequest)
+
+
+@pytest.mark.parametrize(("age", "asked_again_in"), [(timedelta(hours=1), 30), (timedelta(minutes=20), 10)])
+def test_a_warehouse_that_costs_money_is_not_woken_before_a_build_could_follow(
+    monkeypatch: pytest.MonkeyPatch, instance: dg.DagsterInstance, age: timedelta, asked_again_in: int
+) -> None:
+    kept: list[str] = []
+    monkeypatch.setattr(dg.SensorEvaluationContext, "update_cursor", lambda context, cursor: kept.append(cursor))
+    decide(monkeypatch, instance, cut(ENDS, datetime.now(UTC) - age), WarehouseEngine.SNOWFLAKE)
+    waits = datetime.fromisoformat(kept[-1]) - datetime.now(UTC)
+    assert timedelta(minutes=asked_again_in - 1) < waits <= timedelta(minutes=asked_again_in)
+    verdict = decide(monkeypatch, instance, None, WarehouseEngine.SNOWFLAKE, kept[-1])
+    assert "is not asked before" in skip_reason(verdict)
+    assert isinstance(decide(monkeypatch, instance, None, WarehouseEngine.DUCKDB, kept[-1]), dg.RunRequest)
 
 
 def test_a_build_under_way_is_not_asked_for_again(

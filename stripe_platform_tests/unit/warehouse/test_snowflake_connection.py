@@ -1,6 +1,17 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+)
+from dbt_common.constants import SECRET_ENV_PREFIX
+from pydantic import SecretStr
 from snowflake.connector.errors import ProgrammingError
 
 from stripe_platform.environment import Environment
@@ -8,6 +19,7 @@ from stripe_platform.resources import WAREHOUSES, resources_for
 from stripe_platform.settings import Settings, WarehouseEngine
 from stripe_platform.warehouse.engines import ENGINES
 from stripe_platform.warehouse.snowflake.connection import (
+    KeyNotOpened,
     NoPrivateKey,
     SnowflakeNotConfigured,
     SnowflakeRefused,
@@ -18,15 +30,19 @@ from stripe_platform.warehouse.snowflake.connection import (
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    key = tmp_path / "key.p8"
-    key.touch()
     return Settings(
         stripe_platform_home=tmp_path,
         warehouse=WarehouseEngine.SNOWFLAKE,
         snowflake_account="org-account",
         snowflake_user="somebody",
-        snowflake_private_key_path=key,
+        snowflake_private_key_path=key_file(tmp_path / "key.p8", NoEncryption()),
     )
+
+
+def key_file(path: Path, encryption: KeySerializationEncryption) -> Path:
+    key = generate_private_key(65537, 2048)
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+    return path
 
 
 def test_every_setting_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
@@ -39,6 +55,34 @@ def test_a_key_that_is_not_there_is_told_with_its_path(settings: Settings, tmp_p
     elsewhere = settings.model_copy(update={"snowflake_private_key_path": tmp_path / "nowhere.p8"})
     with pytest.raises(NoPrivateKey, match=r"nowhere\.p8"):
         connection_arguments(elsewhere)
+
+
+def test_a_key_that_its_passphrase_does_not_open_is_told_without_the_passphrase(
+    settings: Settings, tmp_path: Path
+) -> None:
+    encrypted = key_file(tmp_path / "encrypted.p8", BestAvailableEncryption(b"right"))
+
+    def opened(path: Path, passphrase: str | None) -> dict[str, Any]:
+        secret = SecretStr(passphrase) if passphrase else None
+        key = {"snowflake_private_key_path": path, "snowflake_private_key_passphrase": secret}
+        return connection_arguments(settings.model_copy(update=key))
+
+    assert opened(encrypted, "right")["private_key_file_pwd"] == "right"
+    for path in (encrypted, tmp_path / "key.p8"):
+        with pytest.raises(KeyNotOpened, match=rf"SNOWFLAKE_PRIVATE_KEY_PASSPHRASE does not open {path}") as told:
+            opened(path, "mistyped")
+        assert "mistyped" not in str(told.value)
+    with pytest.raises(KeyNotOpened, match=r"encrypted\.p8 does not open without a passphrase"):
+        opened(encrypted, None)
+
+
+def test_dbt_gets_the_passphrase_under_a_name_whose_value_it_takes_out_of_its_logs(
+    settings: Settings, tmp_path: Path
+) -> None:
+    encrypted = key_file(tmp_path / "encrypted.p8", BestAvailableEncryption(b"right"))
+    key = {"snowflake_private_key_path": encrypted, "snowflake_private_key_passphrase": SecretStr("right")}
+    variables = profile_variables(settings.model_copy(update=key))
+    assert variables[f"{SECRET_ENV_PREFIX}_SNOWFLAKE_PRIVATE_KEY_PASSPHRASE"] == "right"
 
 
 def test_the_account_is_reached_at_its_own_address_unless_another_is_set(settings: Settings) -> None:

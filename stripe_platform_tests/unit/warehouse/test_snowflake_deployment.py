@@ -1,10 +1,12 @@
 """`deploy/snowflake`: what no emulator runs is parsed at least, and the documentation says which is which."""
 
 import logging
+import re
 from collections import Counter
 
 import pytest
 import sqlglot
+import yaml
 from sqlglot import exp
 
 from stripe_platform.settings import PROJECT_ROOT, Settings
@@ -61,6 +63,30 @@ def test_the_defaults_of_the_settings_are_names_that_the_deployment_makes() -> N
     for setting in ("snowflake_database", "snowflake_warehouse", "snowflake_role", "snowflake_loader_role"):
         assert f"if not exists {Settings.model_fields[setting].default} " in made, setting
     assert f"if not exists stripe.{Settings.model_fields['snowflake_schema'].default}_build " in made
+
+
+def test_every_column_that_tells_a_card_is_masked() -> None:
+    (procedure,) = (made for made in statements() if made.startswith("create or replace procedure"))
+    listed, of_cards = procedure.split("columns.column_name in (")[1].split(")", 1)
+    masked = set(re.findall("'(\\w+)'", listed))
+    models = yaml.safe_load((PROJECT_ROOT / "dbt" / "models" / "marts" / "dimensions.yml").read_text())["models"]
+    (columns,) = ({column["name"] for column in model["columns"]} for model in models if model["name"] == "dim_cards")
+    telling = {name.upper() for name in columns if name in {"card_id", "bin6", "last4"}}
+    assert telling == {"CARD_ID", "BIN6", "LAST4"}
+    assert telling | {"FINGERPRINT", "CARD_FINGERPRINT"} <= masked
+    assert "columns.table_name = 'DIM_CARDS' and columns.column_name = 'VERSION_ID'" in of_cards
+
+
+def test_what_is_masked_is_not_hashed_for_few_digits_are_guessed() -> None:
+    (policy,) = (made for made in statements() if made.startswith("create or replace masking policy"))
+    assert "sha" not in policy.lower()
+
+
+def test_the_published_marts_promise_no_more_retention_than_the_clone_of_the_build_has() -> None:
+    retention = dict(
+        re.findall(r"schema if not exists stripe\.(\w+) data_retention_time_in_days = (\d)", " ".join(statements()))
+    )
+    assert retention["marts"] == retention["marts_build"]
 
 
 def test_readers_are_let_in_by_the_procedure_that_the_publication_calls_before_the_swap() -> None:
