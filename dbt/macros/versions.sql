@@ -18,10 +18,8 @@
 
     After the last commit before a gap nothing is known of its partition: there a row ends. But one that is read,
     updated or deleted behind the gap has lived till then; one that is inserted there has not.
-
-    `keys`, a query of one column, restricts the history to those keys.
 -#}
-{% macro versions(table, key, attributes, is_deleted='false', keys=none) -%}
+{% macro versions(table, key, attributes, is_deleted='false') -%}
 {%- set log = source('raw', table) -%}
 {%- set large = can_be_unchanged(log, attributes) -%}
 {%- set of_key = 'partition by ' ~ key ~ ', _partition' -%}
@@ -62,7 +60,7 @@ changes as (
             logged._partition = gaps._partition
             and logged._offset > gaps.previous_offset
             and logged._offset < gaps._offset
-    where logged.{{ key }} is not null{% if keys %} and logged.{{ key }} in ({{ keys }}){% endif %}
+    where logged.{{ key }} is not null
 ),
 
 judged as (

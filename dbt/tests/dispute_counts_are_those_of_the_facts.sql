@@ -1,5 +1,5 @@
 {{ config(meta={'dagster': {'ref': {'name': 'dispute_rates'}}}) }}
--- Every successful charge is counted in its month, every dispute in its own and in that of its charge.
+-- Every successful charge is counted in its month and the one after, every dispute in its own and that of its charge.
 with facts as (
     select
         'charges' as counted,
@@ -8,6 +8,16 @@ with facts as (
     from {{ ref('fact_charges') }}
     where status = 'succeeded'
     group by cast(date_trunc('month', day) as date)
+    union all
+    select
+        'charges of the month before' as counted,
+        months.day as month,
+        count(*) as occurrences
+    from {{ ref('fact_charges') }} as charges
+    inner join {{ ref('dim_date') }} as months
+        on months.day = cast(date_trunc('month', charges.day) as date) + interval '1 month'
+    where charges.status = 'succeeded'
+    group by months.day
     union all
     select
         'disputes' as counted,
@@ -35,6 +45,14 @@ mart as (
     from {{ ref('dispute_rates') }}
     group by month
     having sum(successful_charges) > 0
+    union all
+    select
+        'charges of the month before' as counted,
+        month,
+        sum(charges_of_month_before) as occurrences
+    from {{ ref('dispute_rates') }}
+    group by month
+    having sum(charges_of_month_before) > 0
     union all
     select
         'disputes' as counted,

@@ -157,12 +157,8 @@ def disputes(settings: Settings, months: int | None) -> list[Disputes]:
         """
         select
             month, card_brand, program, cast(ratio as double), sum(successful_charges), sum(disputes),
-            sum(fraud_warnings), sum(case program when 'VAMP' then disputes + fraud_warnings else disputes end),
-            sum(
-                case program
-                    when 'VAMP' then settled_charges when 'ECM' then charges_of_month_before else successful_charges
-                end
-            ),
+            sum(fraud_warnings), sum(coalesce(watched_events, disputes)),
+            sum(coalesce(watched_charges, successful_charges)),
             count(distinct merchant_id) filter (where exceeds_limit)
         from shown
         left join marts.card_network_limits using (card_brand)

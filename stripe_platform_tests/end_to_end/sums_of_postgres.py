@@ -117,8 +117,8 @@ SAME_SUMS = (
     SameSums(
         "charges, disputes and fraud reports of a month",
         """
-        select month::varchar, merchant_id, card_brand, successful_charges, settled_charges, disputes,
-            disputes_of_charges, won, lost, fraud_warnings
+        select month::varchar, merchant_id, card_brand, successful_charges, settled_charges, charges_of_month_before,
+            disputes, disputes_of_charges, won, lost, fraud_warnings
         from marts.dispute_rates
         """,
         """
@@ -132,6 +132,13 @@ SAME_SUMS = (
             SELECT 'charge' AS what, amount_captured > 0 AS settled, created, merchant_id, brand, NULL AS status
             FROM known
             WHERE paid
+            UNION ALL
+            SELECT 'charge before', false, following, merchant_id, brand, NULL
+            FROM known
+            CROSS JOIN LATERAL (
+                SELECT (date_trunc('month', created AT TIME ZONE 'UTC') + INTERVAL '1 month') AT TIME ZONE 'UTC'
+            ) AS next_month (following)
+            WHERE paid AND following <= now()
             UNION ALL
             SELECT what, false, CASE what WHEN 'dispute' THEN dispute.created ELSE known.created END, merchant_id,
                 brand, dispute.status
@@ -147,6 +154,7 @@ SAME_SUMS = (
         SELECT date_trunc('month', created AT TIME ZONE 'UTC')::date::text, merchant_id::text, brand,
             count(*) FILTER (WHERE what = 'charge'),
             count(*) FILTER (WHERE settled),
+            count(*) FILTER (WHERE what = 'charge before'),
             count(*) FILTER (WHERE what = 'dispute'),
             count(*) FILTER (WHERE what = 'dispute of charge'),
             count(*) FILTER (WHERE what = 'dispute' AND status = 'won'),
@@ -174,10 +182,18 @@ SAME_SUMS = (
         "MRR of each subscription item at the end of a month",
         "select month::varchar, subscription_item_id, merchant_id, customer_id, currency, mrr from marts.mrr",
         """
+        WITH owed AS (
+            SELECT line.*, item.subscription_id, price.recurring_interval, price.interval_count
+            FROM invoice_lines AS line
+            INNER JOIN invoices AS invoice ON invoice.id = line.invoice_id
+            INNER JOIN subscription_items AS item ON item.id = line.subscription_item_id
+            INNER JOIN prices AS price ON price.id = line.price_id
+            WHERE NOT line.proration AND invoice.status <> 'void'
+        )
         SELECT month::date::text, item.id::text, subscription.merchant_id::text, subscription.customer_id::text,
             subscription.currency,
             CASE
-                WHEN subscription.ended_at < (month + INTERVAL '1 month') AT TIME ZONE 'UTC' THEN 0
+                WHEN least(subscription.ended_at, dropped.at) < (month + INTERVAL '1 month') AT TIME ZONE 'UTC' THEN 0
                 ELSE round(billed.amount * CASE billed.recurring_interval
                     WHEN 'year' THEN 1 / 12.0 WHEN 'week' THEN 52 / 12.0 WHEN 'day' THEN 365 / 12.0 ELSE 1
                 END / billed.interval_count)::bigint
@@ -187,17 +203,29 @@ SAME_SUMS = (
         CROSS JOIN subscription_items AS item
         INNER JOIN subscriptions AS subscription ON subscription.id = item.subscription_id
         CROSS JOIN LATERAL (
-            SELECT line.amount, price.recurring_interval, price.interval_count
-            FROM invoice_lines AS line
-            INNER JOIN invoices AS invoice ON invoice.id = line.invoice_id
-            INNER JOIN prices AS price ON price.id = line.price_id
-            WHERE line.subscription_item_id = item.id AND NOT line.proration AND invoice.status <> 'void'
-                AND line.period_start < (month + INTERVAL '1 month') AT TIME ZONE 'UTC'
-            ORDER BY line.period_start DESC
+            SELECT *
+            FROM owed
+            WHERE subscription_item_id = item.id
+                AND period_start < (month + INTERVAL '1 month') AT TIME ZONE 'UTC'
+            ORDER BY period_start DESC
             LIMIT 1
         ) AS billed
+        CROSS JOIN LATERAL (
+            SELECT min(period_start) AS at
+            FROM owed
+            WHERE subscription_item_id = item.id AND period_start > billed.period_start
+        ) AS billed_next
+        LEFT JOIN LATERAL (
+            SELECT billed.period_end AS at
+            FROM owed AS other
+            WHERE other.subscription_id = item.subscription_id AND other.subscription_item_id <> item.id
+                AND other.period_start > billed.period_start AND other.period_end > billed.period_end
+                AND (billed_next.at IS NULL OR billed_next.at > billed.period_end)
+            LIMIT 1
+        ) AS dropped ON true
         WHERE subscription.status NOT IN ('incomplete', 'incomplete_expired')
             AND (subscription.ended_at IS NULL OR subscription.ended_at >= month AT TIME ZONE 'UTC')
+            AND (dropped.at IS NULL OR dropped.at >= month AT TIME ZONE 'UTC' OR billed_next.at IS NOT NULL)
         """,
     ),
     *REPORTING_SUMS,

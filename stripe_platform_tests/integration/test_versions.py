@@ -1,17 +1,11 @@
 """Dimensions that keep every version of a row: from hand-written change logs, and from random ones beside a model."""
 
-import json
-import os
-import subprocess
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stripe_platform.settings import Settings
-from stripe_platform.warehouse.model_code import PROJECT_DIR
-from stripe_platform.warehouse.project import DBT, dbt_environment
 from stripe_platform_tests.integration.product_histories import NO_BEGINNING, ProductHistories
 from stripe_platform_tests.integration.test_warehouse import (
     EPOCH,
@@ -224,29 +218,6 @@ def test_a_truncate_deletes_every_row_when_it_is_committed(cases: Lake) -> None:
     assert ends(1) == [(False, "visa", 2), (True, "visa", None)]
     assert ends(2) == [(False, "visa", 2), (True, "visa", 3), (False, "visa", None)]
     assert ends(3) == [(False, "visa", None)]
-
-
-def test_the_history_of_given_keys_is_theirs_within_the_whole(cases: Lake) -> None:
-    of_some = "select fingerprint from staging_state.state_card_fingerprints where fingerprint <> 'card 3'"
-    shown = show(
-        cases.settings,
-        "{{ versions('card_fingerprints', key='fingerprint', attributes=['brand'], keys=\"" + of_some + '") }}',
-    )
-    whole = rows_of_build(cases.settings, "select version_id from marts.dim_cards where card_id <> 'card 3'")
-    assert sorted(row["version_id"] for row in shown) == sorted(version for (version,) in whole)
-    assert len(shown) == 5
-
-
-def show(settings: Settings, sql: str) -> list[dict[str, Any]]:
-    target = str(settings.home / "target")
-    with dbt_environment(settings):
-        environment = os.environ | {"DBT_TARGET_PATH": target, "DBT_LOG_PATH": target}
-        command: list[str | Path] = [DBT, "--quiet", "show", "--output", "json", "--limit", "-1", "--inline", sql]
-        run = subprocess.run(
-            command, cwd=PROJECT_DIR, env=environment, timeout=120, check=True, capture_output=True, text=True
-        )
-    rows: list[dict[str, Any]] = json.loads(run.stdout)["show"]
-    return rows
 
 
 # --- Random histories ---------------------------------------------------------------------------------------------

@@ -112,6 +112,7 @@ MARTS_DAMAGES = [
         (
             *("relationships_daily_revenue_day_*", "relationships_authorization_rates_day_*"),
             *("relationships_dispute_rates_month_*", "relationships_merchant_gmv_month_*"),
+            "dispute_counts_are_those_of_the_facts",
             *(COHORTS, EVERY_MONTH, EVERY_DAY),
         ),
     ),

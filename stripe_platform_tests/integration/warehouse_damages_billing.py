@@ -18,6 +18,14 @@ DISPUTE_DAMAGES = [
     ),
     mart("dispute_rates", "month = month + 3", "relationships_dispute_rates_month_*", COUNTS, SAME_BY_REASON),
     mart("dispute_rates", "lost = lost + 2, win_rate = won / (won + lost + 2)", WITHIN, SAME_BY_REASON),
+    Damage(
+        "charges that are not divided by in the month after theirs",
+        "delete from marts.dispute_rates "
+        "where successful_charges + disputes + disputes_of_charges + fraud_warnings = 0",
+        (COUNTS,),
+    ),
+    mart("dispute_rates", "watched_events = watched_events + 1", WATCHED),
+    mart("dispute_rates", "watched_charges = watched_charges + 1", WATCHED),
     mart("dispute_rates", "dispute_rate = 0.9", QUOTIENTS),
     mart("dispute_rates", "win_rate = 0.9", QUOTIENTS),
     mart("dispute_rates", "vamp_ratio = null", WATCHED),

@@ -1,20 +1,43 @@
 -- A dispute comes weeks after its charge, so a month's disputes are mostly of earlier charges. Networks divide by month
 -- of the dispute, as soon as the month is over; by month of the charge the rate is truer, and grows for months.
-with occurrences as (
+with charged as (
     select
         cast(date_trunc('month', day) as date) as month,
         merchant_id,
         card_brand,
-        1 as successful,
-        case when amount_captured > 0 then 1 else 0 end as settled,
+        count(*) as successful,
+        sum(case when amount_captured > 0 then 1 else 0 end) as settled
+    from {{ ref('fact_charges') }}
+    where status = 'succeeded'
+    group by cast(date_trunc('month', day) as date), merchant_id, card_brand
+),
+
+-- The month that follows has a row by itself: it may be divided by these charges though nothing else is in it.
+charged_before as (
+    select
+        months.day as month,
+        charged.merchant_id,
+        charged.card_brand,
+        charged.successful
+    from charged
+    inner join {{ ref('dim_date') }} as months on months.day = cast(charged.month + interval '1 month' as date)
+),
+
+occurrences as (
+    select
+        month,
+        merchant_id,
+        card_brand,
+        successful,
+        settled,
+        0 as successful_before,
         0 as disputes,
         0 as disputes_of_charges,
         0 as won,
         0 as lost,
         0 as fraud_warnings,
         0 as amount_disputed
-    from {{ ref('fact_charges') }}
-    where status = 'succeeded'
+    from charged
     union all
     select
         month,
@@ -22,6 +45,22 @@ with occurrences as (
         card_brand,
         0 as successful,
         0 as settled,
+        successful as successful_before,
+        0 as disputes,
+        0 as disputes_of_charges,
+        0 as won,
+        0 as lost,
+        0 as fraud_warnings,
+        0 as amount_disputed
+    from charged_before
+    union all
+    select
+        month,
+        merchant_id,
+        card_brand,
+        0 as successful,
+        0 as settled,
+        0 as successful_before,
         1 as disputes,
         0 as disputes_of_charges,
         case when status = 'won' then 1 else 0 end as won,
@@ -36,6 +75,7 @@ with occurrences as (
         card_brand,
         0 as successful,
         0 as settled,
+        0 as successful_before,
         0 as disputes,
         1 as disputes_of_charges,
         0 as won,
@@ -46,11 +86,12 @@ with occurrences as (
     where charge_month is not null
     union all
     select
-        cast(date_trunc('month', {{ utc_day('warnings.created') }}) as date) as month,
+        {{ utc_month('warnings.created') }} as month,
         charges.merchant_id,
         charges.card_brand,
         0 as successful,
         0 as settled,
+        0 as successful_before,
         0 as disputes,
         0 as disputes_of_charges,
         0 as won,
@@ -68,6 +109,7 @@ counted as (
         card_brand,
         cast(sum(successful) as bigint) as successful_charges,
         cast(sum(settled) as bigint) as settled_charges,
+        cast(sum(successful_before) as bigint) as charges_of_month_before,
         cast(sum(disputes) as bigint) as disputes,
         cast(sum(disputes_of_charges) as bigint) as disputes_of_charges,
         cast(sum(won) as bigint) as won,
@@ -78,39 +120,21 @@ counted as (
     group by month, merchant_id, card_brand
 ),
 
-followed as (
-    select
-        *,
-        lag(month) over (partition by merchant_id, card_brand order by month) as month_before,
-        lag(successful_charges) over (partition by merchant_id, card_brand order by month) as charges_before
-    from counted
-),
-
--- A month without a row had no charges.
-paired as (
-    select
-        *,
-        case
-            when cast(month_before + interval '1 month' as date) = month then charges_before else 0
-        end as charges_of_month_before
-    from followed
-),
-
 watched as (
     select
-        paired.*,
+        counted.*,
         limits.ratio as limit_ratio,
         limits.events as limit_events,
-        case paired.card_brand
-            when 'visa' then paired.fraud_warnings + paired.disputes
-            when 'mastercard' then paired.disputes
+        case counted.card_brand
+            when 'visa' then counted.fraud_warnings + counted.disputes
+            when 'mastercard' then counted.disputes
         end as watched_events,
-        case paired.card_brand
-            when 'visa' then paired.settled_charges
-            when 'mastercard' then paired.charges_of_month_before
+        case counted.card_brand
+            when 'visa' then counted.settled_charges
+            when 'mastercard' then counted.charges_of_month_before
         end as watched_charges
-    from paired
-    left join {{ ref('card_network_limits') }} as limits on paired.card_brand = limits.card_brand
+    from counted
+    left join {{ ref('card_network_limits') }} as limits on counted.card_brand = limits.card_brand
 ),
 
 divided as (
@@ -136,6 +160,8 @@ select
     lost,
     cast(won as double) / nullif(won + lost, 0) as win_rate,
     amount_disputed_reporting,
+    watched_events,
+    watched_charges,
     case when card_brand = 'visa' then watched_ratio end as vamp_ratio,
     case when card_brand = 'mastercard' then watched_ratio end as ecm_ratio,
     watched_events >= limit_events and watched_events >= limit_ratio * watched_charges as exceeds_limit

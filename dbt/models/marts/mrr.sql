@@ -1,5 +1,5 @@
--- A line's amount recurs until the next one's period begins, or the subscription ends. Who has ended by a month's end
--- has no MRR in it, and no row from the next month on.
+-- A line's amount recurs until the next one's period begins, the subscription ends, or it goes on without the item.
+-- Who has ended by a month's end has no MRR in it, and no row from the next month on, unless the item comes again.
 with months as (
     select distinct
         month_start as month,
@@ -24,14 +24,21 @@ monthly as (
         terms.merchant_id,
         terms.customer_id,
         terms.currency,
-        case when terms.ended_on < months.next_month then 0 else terms.quantity end as quantity,
-        case when terms.ended_on < months.next_month then 0 else terms.amount_a_month end as mrr
+        case
+            when terms.ended_on < months.next_month or terms.dropped_on < months.next_month then 0
+            else terms.quantity
+        end as quantity,
+        case
+            when terms.ended_on < months.next_month or terms.dropped_on < months.next_month then 0
+            else terms.amount_a_month
+        end as mrr
     from terms
     inner join months
         on
             terms.month <= months.month
             and (terms.replaced_in > months.month or terms.replaced_in is null)
             and (terms.ended_on >= months.month or terms.ended_on is null)
+            and (terms.dropped_on >= months.month or terms.dropped_on is null or terms.replaced_in is not null)
 ),
 
 rates as (

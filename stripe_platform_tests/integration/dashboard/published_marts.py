@@ -16,8 +16,7 @@ MARTS = {
     "attempted bigint, sent_to_network bigint, authorized bigint",
     "card_network_limits": "card_brand varchar, program varchar, ratio decimal(5, 4)",
     "dispute_rates": "month date, merchant_id varchar, card_brand varchar, successful_charges bigint, "
-    "settled_charges bigint, charges_of_month_before bigint, disputes bigint, fraud_warnings bigint, "
-    "exceeds_limit boolean",
+    "disputes bigint, fraud_warnings bigint, watched_events bigint, watched_charges bigint, exceeds_limit boolean",
     "mrr": "month date, subscription_item_id varchar, movement varchar, mrr_reporting bigint, change_reporting bigint",
     "customer_cohorts": "cohort_month date, months_since integer, customers bigint, retained bigint, retention double",
 }
@@ -45,10 +44,13 @@ ROWS = {
             (date '2026-11-02', 'jcb', 'JP', 'shop-1', 3, 0, 0)
     """,
     "card_network_limits": "values ('visa', 'VAMP', 0.015), ('mastercard', 'ECM', 0.015)",
+    # A network counts by its own rule, and some have no program.
     "dispute_rates": """
         select
             date '2026-01-01' + to_months(cast(month as integer)), 'shop-' || shop, brand, 1000 * $factor,
-            900 * $factor, case when month > 0 then 800 * $factor else 0 end, share + month % 4, share // 2,
+            share + month % 4, share // 2,
+            case brand when 'visa' then share + month % 4 + 7 when 'mastercard' then share + month % 4 end,
+            case brand when 'visa' then 900 * $factor when 'mastercard' then least(month, 1) * 800 * $factor end,
             share + month % 4 > 14
         from range(11) as months (month), range(3) as shops (shop),
             (values ('visa', 9), ('mastercard', 12), ('amex', 5), ('jcb', 3)) as brands (brand, share)

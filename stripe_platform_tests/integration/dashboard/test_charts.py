@@ -107,10 +107,10 @@ def test_the_dispute_rates_are_those_of_the_mart_and_the_limits_are_drawn(opened
     ]
     assert sorted(shown) == sorted(expected)
     as_networks_count = """
-        select month, 'visa (VAMP)' as series, disputes + fraud_warnings as disputes, settled_charges as charges
+        select month, 'visa (VAMP)' as series, watched_events as disputes, watched_charges as charges
         from marts.dispute_rates where card_brand = 'visa'
         union all
-        select month, 'mastercard (ECM)', disputes, charges_of_month_before
+        select month, 'mastercard (ECM)', watched_events, watched_charges
         from marts.dispute_rates where card_brand = 'mastercard'
         union all
         select month, 'other brands', disputes, successful_charges
