@@ -114,7 +114,6 @@ def profile_variables(settings: Settings) -> dict[str, str]:
         "SNOWFLAKE_ACCOUNT": settings.snowflake_account,
         "SNOWFLAKE_USER": settings.snowflake_user,
         "SNOWFLAKE_PRIVATE_KEY_PATH": settings.snowflake_private_key_path,
-        "SNOWFLAKE_PRIVATE_KEY_PASSPHRASE": passphrase,
         # dbt takes out of what it logs the values of variables of such a name.
         "DBT_ENV_SECRET_SNOWFLAKE_PRIVATE_KEY_PASSPHRASE": passphrase,
         "SNOWFLAKE_ROLE": settings.snowflake_role,
