@@ -194,9 +194,10 @@ SAME_SUMS = (
             subscription.currency,
             CASE
                 WHEN least(subscription.ended_at, dropped.at) < (month + INTERVAL '1 month') AT TIME ZONE 'UTC' THEN 0
-                ELSE round(billed.amount * CASE billed.recurring_interval
-                    WHEN 'year' THEN 1 / 12.0 WHEN 'week' THEN 52 / 12.0 WHEN 'day' THEN 365 / 12.0 ELSE 1
-                END / billed.interval_count)::bigint
+                ELSE round(
+                    billed.amount * CASE billed.recurring_interval WHEN 'week' THEN 52 WHEN 'day' THEN 365 ELSE 1 END
+                    / (CASE billed.recurring_interval WHEN 'month' THEN 1 ELSE 12 END * billed.interval_count)::numeric
+                )::bigint
             END
         FROM (SELECT min(created) AT TIME ZONE 'UTC' AS first FROM charges) AS charged
         CROSS JOIN generate_series(date_trunc('month', first), now() AT TIME ZONE 'UTC', INTERVAL '1 month') AS month

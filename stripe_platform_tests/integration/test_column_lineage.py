@@ -24,6 +24,7 @@ MADE_OF_NONE = {
     "customer_rfm": {"frequency"},
     "dispute_rates": {
         "successful_charges",
+        "charges_of_month_before",
         "disputes",
         "disputes_of_charges",
         "fraud_warnings",

@@ -36,8 +36,8 @@ from stripe_platform.raw.change_log import row_count
 from stripe_platform.raw.drain import drain, drain_up_to
 from stripe_platform.settings import Settings
 
-# `up --empty` starts no Dagster either, and takes the snapshots later.
-NOT_THERE = {"Dagster", "Stream", "snapshots"}
+# `up --empty` starts none of these, and takes the snapshots later.
+NOT_THERE = {"Dagster", "Dashboard", "Stream", "snapshots"}
 
 
 def findings(settings: Settings) -> dict[str, Finding]:

@@ -860,7 +860,7 @@ def test_the_manifest_is_parsed_anew_only_when_the_project_changed(
     assert first == second
     made = first.stat().st_mtime_ns
     assert dbt_manifest(settings).stat().st_mtime_ns == made
-    monkeypatch.setattr("stripe_platform.warehouse.project._digest", lambda: "a file was edited")
+    monkeypatch.setattr("stripe_platform.warehouse.project._digest", lambda settings: "a file was edited")
     assert dbt_manifest(settings).stat().st_mtime_ns > made
     assert dbt_manifest(settings).stat().st_mtime_ns > made
 
