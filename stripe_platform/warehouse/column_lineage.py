@@ -127,6 +127,12 @@ def _lineages(
         for unique_id, node in nodes.items()
         if is_relation(node)
     }
+    # A feed has the rows of the state that it tells of (dbt/macros/change_feed.sql).
+    owners |= {
+        (layer, name.replace("state_", "changes_", 1)): owner
+        for (layer, name), owner in owners.items()
+        if name.startswith("state_")
+    }
     found: dict[str, Lineage] = {}
     for unique_id, sql in compiled.items():
         try:
