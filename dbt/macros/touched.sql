@@ -57,7 +57,7 @@ select distinct {{ key }} from {{ relation }} where {{ only }}
 {%- endmacro %}
 
 {% macro in_month(day) -%}
-cast(date_trunc('month', {{ day }}) as date) = cast('{{ var('month') }}' as date)
+{{ month_of(day) }} = cast('{{ var('month') }}' as date)
 {%- endmacro %}
 
 {#- A column of the rows of a captured table that changed since this mart was last built, deleted ones included. -#}

@@ -13,5 +13,10 @@ cast(convert_timezone('UTC', {{ column }}) as date)
 
 {#- The first day of its month, UTC. -#}
 {% macro utc_month(column) -%}
-cast(date_trunc('month', {{ utc_day(column) }}) as date)
+{{ month_of(utc_day(column)) }}
+{%- endmacro %}
+
+{#- The first day of the month of a day. -#}
+{% macro month_of(day) -%}
+cast(date_trunc('month', {{ day }}) as date)
 {%- endmacro %}

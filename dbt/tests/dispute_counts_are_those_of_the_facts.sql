@@ -3,11 +3,11 @@
 with facts as (
     select
         'charges' as counted,
-        cast(date_trunc('month', day) as date) as month,
+        {{ month_of('day') }} as month,
         count(*) as occurrences
     from {{ ref('fact_charges') }}
     where status = 'succeeded'
-    group by cast(date_trunc('month', day) as date)
+    group by {{ month_of('day') }}
     union all
     select
         'charges of the month before' as counted,
@@ -15,26 +15,26 @@ with facts as (
         count(*) as occurrences
     from {{ ref('fact_charges') }} as charges
     inner join {{ ref('dim_date') }} as months
-        on months.day = cast(date_trunc('month', charges.day) as date) + interval '1 month'
+        on months.day = {{ month_of('charges.day') }} + interval '1 month'
     where charges.status = 'succeeded'
     group by months.day
     union all
     select
         'disputes' as counted,
-        cast(date_trunc('month', day) as date) as month,
+        {{ month_of('day') }} as month,
         count(*) as occurrences
     from {{ ref('fact_disputes') }}
     where not is_inquiry
-    group by cast(date_trunc('month', day) as date)
+    group by {{ month_of('day') }}
     union all
     select
         'disputes of charges' as counted,
-        cast(date_trunc('month', charges.day) as date) as month,
+        {{ month_of('charges.day') }} as month,
         count(*) as occurrences
     from {{ ref('fact_disputes') }} as disputes
     inner join {{ ref('fact_charges') }} as charges on disputes.charge_id = charges.charge_id
     where not disputes.is_inquiry
-    group by cast(date_trunc('month', charges.day) as date)
+    group by {{ month_of('charges.day') }}
 ),
 
 mart as (

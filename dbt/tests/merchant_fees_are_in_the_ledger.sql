@@ -2,13 +2,13 @@
 -- The fees of a row are those of its charges in its currency, unless some were taken in another.
 with charges as (
     select
-        cast(date_trunc('month', day) as date) as month,
+        {{ month_of('day') }} as month,
         merchant_id,
         currency,
         sum(case when settlement_currency = currency then fee else 0 end) as fees
     from {{ ref('fact_charges') }}
     where status = 'succeeded'
-    group by cast(date_trunc('month', day) as date), merchant_id, currency
+    group by {{ month_of('day') }}, merchant_id, currency
 )
 
 select mart.month

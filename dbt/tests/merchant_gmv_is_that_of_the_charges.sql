@@ -2,7 +2,7 @@
 -- What the charges of each month, merchant and currency captured, and the same in the reporting currency.
 with charges as (
     select
-        cast(date_trunc('month', day) as date) as month,
+        {{ month_of('day') }} as month,
         merchant_id,
         currency,
         count(*) as charges,
@@ -10,7 +10,7 @@ with charges as (
         {{ sum_of_all('amount_captured_reporting') }} as gmv_reporting
     from {{ ref('fact_charges') }}
     where status = 'succeeded'
-    group by cast(date_trunc('month', day) as date), merchant_id, currency
+    group by {{ month_of('day') }}, merchant_id, currency
 ),
 
 mart as (

@@ -2,15 +2,12 @@
 
 import sys
 
-import httpx
-
 from stripe_platform.local.credentials import NAMES as SECRET_NAMES
 from stripe_platform.local.environment import environment
-from stripe_platform.local.server import Program, Server
+from stripe_platform.local.server import Program, Server, why_no_answer
 from stripe_platform.settings import PROJECT_ROOT, Settings
 
 HOST = "127.0.0.1"
-PROBE_TIMEOUT_S = 5
 
 
 def _prepare(settings: Settings) -> None:
@@ -38,13 +35,7 @@ def _program(settings: Settings) -> Program:
 
 
 def _why_not_ready(settings: Settings) -> str | None:
-    address = f"http://{HOST}:{settings.dagster_port}/server_info"
-    try:
-        with httpx.Client(timeout=PROBE_TIMEOUT_S, trust_env=False) as client:
-            client.get(address).raise_for_status()
-    except httpx.HTTPError:
-        return "it does not answer yet"
-    return None
+    return why_no_answer(f"http://{HOST}:{settings.dagster_port}/server_info")
 
 
 DAGSTER = Server(

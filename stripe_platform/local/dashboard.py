@@ -2,14 +2,11 @@
 
 import sys
 
-import httpx
-
 from stripe_platform.local.environment import environment
-from stripe_platform.local.server import Program, Server, run_folder
+from stripe_platform.local.server import Program, Server, run_folder, why_no_answer
 from stripe_platform.settings import PROJECT_ROOT, Settings
 
 HOST = "127.0.0.1"
-PROBE_TIMEOUT_S = 5
 PAGE = PROJECT_ROOT / "stripe_platform" / "dashboard" / "page.py"
 
 # Nothing is sent home, nothing watched for changes, and no stack trace shown.
@@ -43,12 +40,7 @@ def _program(settings: Settings) -> Program:
 
 
 def _why_not_ready(settings: Settings) -> str | None:
-    try:
-        with httpx.Client(timeout=PROBE_TIMEOUT_S, trust_env=False) as client:
-            client.get(f"http://{HOST}:{settings.dashboard_port}/_stcore/health").raise_for_status()
-    except httpx.HTTPError:
-        return "it does not answer yet"
-    return None
+    return why_no_answer(f"http://{HOST}:{settings.dashboard_port}/_stcore/health")
 
 
 DASHBOARD = Server(

@@ -4,10 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
+
 from stripe_platform.settings import Settings
 
 # Dagster loads the whole graph first, on a machine that may be busy.
 READY_TIMEOUT_S = 180
+PROBE_TIMEOUT_S = 5
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,16 @@ class Server:
     why_not_ready: Callable[[Settings], str | None]
     prepare: Callable[[Settings], None] = _nothing
     finish: Callable[[Settings], None] = _nothing
+
+
+def why_no_answer(address: str) -> str | None:
+    """None once an HTTP server answers at the address with success."""
+    try:
+        with httpx.Client(timeout=PROBE_TIMEOUT_S, trust_env=False) as client:
+            client.get(address).raise_for_status()
+    except httpx.HTTPError:
+        return "it does not answer yet"
+    return None
 
 
 def log_file(settings: Settings, name: str) -> Path:

@@ -130,12 +130,12 @@ def prepare_build(settings: Settings, cut: Cut) -> Cut:
         raise ChangesLost(holes)
     tables = {name: read_raw(settings, name) for name in TABLES_BY_NAME}
     with _build_connection(settings) as connection:
-        _require_same_topics(cut, tables)
+        require_same_topics(cut, tables)
         recreated: set[str] = set()
         if held := _held_build(connection):
-            recreated = _recreated(held[0], cut)
-            cut = cut if recreated else _newer(held[0], cut)
-        _require_all_up_to(cut, tables)
+            recreated = recreated_tables(held[0], cut)
+            cut = cut if recreated else newer_cut(held[0], cut)
+        require_all_up_to(cut, tables)
         with _transaction(connection):
             for table in recreated:
                 connection.execute(f"drop table if exists staging_state.state_{table}")
@@ -240,13 +240,15 @@ def _is_followed(connection: duckdb.DuckDBPyConnection) -> bool:
     return connection.execute(found).fetchall() != [(0,)]
 
 
-def _require_same_topics(cut: Cut, tables: dict[str, RawTable]) -> None:
+def require_same_topics(cut: Cut, tables: dict[str, RawTable]) -> None:
+    """`TopicWasRecreated` where the cut and the change log are of different topics."""
     for name, topic_id in cut.topic_ids.items():
         if name in tables and tables[name].topic_id != topic_id:
             raise TopicWasRecreated(name)
 
 
-def _require_all_up_to(cut: Cut, tables: dict[str, RawTable]) -> None:
+def require_all_up_to(cut: Cut, tables: dict[str, RawTable]) -> None:
+    """`RawIsBehind` where the change log ends before the cut, `CutInGap` where it was read again beyond it."""
     for name, raw in tables.items():
         for partition, needs in cut.offsets.get(name, {}).items():
             if (has := raw.next_offsets.get(partition, 0)) < needs:
@@ -255,12 +257,12 @@ def _require_all_up_to(cut: Cut, tables: dict[str, RawTable]) -> None:
                 raise CutInGap(name, partition, needs, whole_from)
 
 
-def _recreated(held: Cut, cut: Cut) -> set[str]:
+def recreated_tables(held: Cut, cut: Cut) -> set[str]:
     """The tables of the held cut whose topic is another one at the given cut, which is then the newer of the two."""
     return {table for table, topic_id in held.topic_ids.items() if cut.topic_ids.get(table, topic_id) != topic_id}
 
 
-def _newer(held: Cut, cut: Cut) -> Cut:
+def newer_cut(held: Cut, cut: Cut) -> Cut:
     """The cut to go on with: staging has taken in all of the held one, and nothing ever leaves it again."""
     is_behind = any(
         cut.offsets.get(table, {}).get(partition, 0) < offset

@@ -3,8 +3,8 @@ select
     disputes.dispute_id,
     disputes.merchant_id,
     charges.card_brand,
-    cast(date_trunc('month', disputes.day) as date) as month,
-    cast(date_trunc('month', charges.day) as date) as charge_month,
+    {{ month_of('disputes.day') }} as month,
+    {{ month_of('charges.day') }} as charge_month,
     disputes.reason,
     disputes.status,
     disputes.amount_reporting

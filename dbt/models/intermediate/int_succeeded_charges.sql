@@ -8,6 +8,6 @@ select
     amount_captured_reporting,
     created,
     day,
-    cast(date_trunc('month', day) as date) as month
+    {{ month_of('day') }} as month
 from {{ ref('fact_charges') }}
 where status = 'succeeded'

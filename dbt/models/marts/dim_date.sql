@@ -14,7 +14,7 @@ with used_days as (
 
 bounds as (
     select
-        cast(date_trunc('month', min(day)) as date) as first_day,
+        {{ month_of('min(day)') }} as first_day,
         max(day) as last_day
     from used_days
 ),
@@ -63,7 +63,7 @@ select
     cast(extract(quarter from day) as integer) as quarter,
     cast(extract(month from day) as integer) as month,
     {{ name_of('extract(month from day)', months) }} as month_name,
-    cast(date_trunc('month', day) as date) as month_start,
+    {{ month_of('day') }} as month_start,
     cast(extract(year from thursday) as integer) as iso_year,
     cast(floor((thursday - cast(date_trunc('year', thursday) as date)) / 7) + 1 as integer) as iso_week,
     cast(extract(day from day) as integer) as day_of_month,

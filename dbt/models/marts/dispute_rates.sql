@@ -2,14 +2,14 @@
 -- of the dispute, as soon as the month is over; by month of the charge the rate is truer, and grows for months.
 with charged as (
     select
-        cast(date_trunc('month', day) as date) as month,
+        {{ month_of('day') }} as month,
         merchant_id,
         card_brand,
         count(*) as successful,
         sum(case when amount_captured > 0 then 1 else 0 end) as settled
     from {{ ref('fact_charges') }}
     where status = 'succeeded'
-    group by cast(date_trunc('month', day) as date), merchant_id, card_brand
+    group by {{ month_of('day') }}, merchant_id, card_brand
 ),
 
 -- The month that follows has a row by itself: it may be divided by these charges though nothing else is in it.

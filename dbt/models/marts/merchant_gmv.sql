@@ -26,7 +26,7 @@ orders as (
         sum(amount_captured) as gmv,
         count(*) as charges,
         count(distinct customer_id) as active_customers,
-        case when count(*) = count(amount_captured_reporting) then sum(amount_captured_reporting) end as gmv_reporting
+        {{ sum_of_all('amount_captured_reporting') }} as gmv_reporting
     from charges
     group by month, merchant_id, currency
 ),
@@ -49,8 +49,8 @@ fees as (
         month,
         merchant_id,
         currency,
-        case when count(*) = count(fee) then sum(fee) end as fees,
-        case when count(*) = count(fee_reporting) then sum(fee_reporting) end as fees_reporting
+        {{ sum_of_all('fee') }} as fees,
+        {{ sum_of_all('fee_reporting') }} as fees_reporting
     from fees_of_charges
     group by month, merchant_id, currency
 ),

@@ -19,11 +19,11 @@ from stripe_platform.raw.mending import not_made_up_for
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.build import (
     Publication,
-    _newer,
-    _recreated,
-    _require_all_up_to,
-    _require_same_topics,
     builder,
+    newer_cut,
+    recreated_tables,
+    require_all_up_to,
+    require_same_topics,
 )
 from stripe_platform.warehouse.change_log_views import read_raw
 from stripe_platform.warehouse.model_code import digest_of_models
@@ -77,15 +77,15 @@ def prepare_build(settings: Settings, cut: Cut) -> Cut:
     if holes := not_made_up_for(settings, cut.holes):
         raise ChangesLost(holes)
     tables = {name: read_raw(settings, name) for name in TABLES_BY_NAME}
-    _require_same_topics(cut, tables)
+    require_same_topics(cut, tables)
     with connected(settings, settings.snowflake_loader_role) as connection:
         for statement in TABLES:
             run(connection, "make the tables of builds", statement)
         require_topics(connection, tables)
         # Of a topic that is another one now nothing is loaded any more: offsets of the held cut say nothing of it.
-        if (held := _held_build(connection)) and not _recreated(held.cut, cut):
-            cut = _newer(held.cut, cut)
-        _require_all_up_to(cut, tables)
+        if (held := _held_build(connection)) and not recreated_tables(held.cut, cut):
+            cut = newer_cut(held.cut, cut)
+        require_all_up_to(cut, tables)
         # Before the load: killed in the midst of it, the next run goes on with this cut or a later one.
         _begin(connection, held, cut)
     load_change_log(settings, tables, cut)
