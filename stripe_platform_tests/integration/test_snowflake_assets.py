@@ -51,6 +51,7 @@ def environment(settings: Settings) -> dict[str, str]:
         | {
             "WAREHOUSE": "snowflake",
             "WAREHOUSE_PERSIST_DOCS": "false",
+            "WAREHOUSE_THREADS": "1",
             "STRIPE_PLATFORM_HOME": str(settings.home),
             "SNOWFLAKE_URL": str(settings.snowflake_url),
             "SNOWFLAKE_IS_GOVERNED": "false",
