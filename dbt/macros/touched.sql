@@ -3,9 +3,9 @@
     no others. The feed of a captured table (change_feed.sql) says which of its keys changed in which build; a mart says,
     in the body of `touched`, which of its own keys hang on those. The same SQL builds the whole mart: then every key is touched.
 
-        {{ rebuilt_by_key('refund_id') }}
+        {{ rebuilt_by_key(['refund_id']) }}
         with touched as (
-            {% call touched(ref('stg_refunds'), 'refund_id') %}
+            {% call touched(ref('stg_refunds'), ['refund_id']) %}
             {{ changed('refunds', 'id as refund_id') }}
             union all
             {{ ever_named('balance_transactions', 'source_id') }}
@@ -16,7 +16,9 @@
     The variable `month` (its first day) touches the rows of a month besides, whose UTC day is `day` of the relation and
     `own_day` of the mart.
 
-    A key that is no more keeps its row of nulls in the query, so that the mart loses it: `present` tells such a row.
+    The key of an aggregate are the columns that a change touches few rows of: not its day alone, which late changes make
+    that of most days. A key that is no more keeps its row of nulls in the query, so that the mart loses it: `present`
+    tells such a row.
     The query reads the mart itself for such keys only: it may be asked again when its rows have been taken away.
 -#}
 {% macro rebuilt_by_key(key, present='committed_at is not null') -%}
@@ -31,29 +33,43 @@
 {%- endmacro %}
 
 {% macro touched(relation, key, only='true', day=none, own_day='day') -%}
+{%- set is_key = key | join(' is not null and ') ~ ' is not null' -%}
 {#- A unit test is of the whole mart. -#}
 {%- if not execute or (model.resource_type == 'model' and is_incremental()) -%}
 {%- set told = caller() -%}
-select distinct {{ key }}
+select distinct {{ key | join(', ') }}
 from (
     {%- if execute and is_behind_a_whole_build() %}
-    select {{ key }} from {{ relation }} where {{ only }}
+    select {{ key | join(', ') }} from {{ relation }} where {{ only }}
     union all
-    select {{ key }} from {{ this }}
+    select {{ key | join(', ') }} from {{ this }}
     {%- else %}
     {{ told }}
     {%- endif %}
     {%- if var('month', none) %}
     union all
-    select {{ key }} from {{ relation }} where {{ in_month(day or utc_day('created')) }}
+    select {{ key | join(', ') }} from {{ relation }} where {{ in_month(day or utc_day('created')) }}
     union all
-    select {{ key }} from {{ this }} where {{ in_month(own_day) }}
+    select {{ key | join(', ') }} from {{ this }} where {{ in_month(own_day) }}
     {%- endif %}
 ) as keys
-where {{ key }} is not null
+where {{ is_key }}
 {%- else -%}
-select distinct {{ key }} from {{ relation }} where {{ only }}
+select distinct {{ key | join(', ') }} from {{ relation }} where {{ only }} and {{ is_key }}
 {%- endif -%}
+{%- endmacro %}
+
+{#-
+    Whether a row is of a touched key. No join: before one, DuckDB 2.0 adds up the rows of every key, touched or not.
+-#}
+{% macro is_touched(relation, key) -%}
+exists (select 1 from touched where {{ is_of('touched', relation, key) }})
+{%- endmacro %}
+
+{% macro is_of(left, right, key) -%}
+{%- for column in key -%}
+{{ left }}.{{ column }} = {{ right }}.{{ column }}{{ ' and ' if not loop.last }}
+{%- endfor -%}
 {%- endmacro %}
 
 {% macro in_month(day) -%}
@@ -94,7 +110,7 @@ where {{ only }} and {{ key }} in ({{ changed(table, key) }})
 
 {#- Keys of rows that have a `currency` and a `created` whose rate may be another one now. -#}
 {% macro of_rates_changed(relation, key) -%}
-select amounts.{{ key }}
+select {{ qualified('amounts', key) }}
 from {{ relation }} as amounts
 inner join (
     select
@@ -104,7 +120,7 @@ inner join (
     group by currency
 ) as rates on amounts.currency = rates.currency and {{ utc_day('amounts.created') }} >= rates.day
 union all
-select {{ key }} from {{ relation }} where currency in ({{ changed('currencies', 'code') }})
+select {{ key | join(', ') }} from {{ relation }} where currency in ({{ changed('currencies', 'code') }})
 {%- endmacro %}
 
 {#- Whether this mart was built before a table that it follows was built whole, and so without a word of what went. -#}
@@ -154,9 +170,9 @@ from (
 
 {% macro default__get_incremental_touched_sql(arguments) -%}
     {%- set columns = get_quoted_csv(arguments['dest_columns'] | map(attribute='name')) -%}
-    {%- set key = arguments['unique_key'] -%}
-    delete from {{ arguments['target_relation'] }}
-    where {{ key }} in (select {{ key }} from {{ arguments['temp_relation'] }});
+    delete from {{ arguments['target_relation'] }} as mart
+    using {{ arguments['temp_relation'] }} as batch
+    where {{ is_of('mart', 'batch', arguments['unique_key']) }};
 
     insert into {{ arguments['target_relation'] }} ({{ columns }})
     select {{ columns }} from {{ arguments['temp_relation'] }}

@@ -1,14 +1,14 @@
-{{ rebuilt_by_key('day', present='attempted is not null') }}
+{{ rebuilt_by_key(['day', 'merchant_id'], present='attempted is not null') }}
 -- Each charge is an attempt. The attempts of one intent are one payment, which stands where its deciding attempt does:
 -- the one that succeeded, else the last. Whatever happened after the answer (refund, dispute) is not looked at.
 with touched as (
-    {% call touched(ref('fact_charges'), 'day', day='day') %}
-    {{ ever_named('charges', utc_day('created') ~ ' as day') }}
+    {% call touched(ref('fact_charges'), ['day', 'merchant_id'], day='day') %}
+    {{ ever_named('charges', utc_day('created') ~ ' as day, merchant_id') }}
     union all
-    select day from {{ ref('fact_charges') }} where {{ outcome_or_card_changed() }}
+    select day, merchant_id from {{ ref('fact_charges') }} where {{ outcome_or_card_changed() }}
     union all
     -- The attempts of one payment are placed together.
-    select day from {{ ref('fact_charges') }}
+    select day, merchant_id from {{ ref('fact_charges') }}
     where payment_intent_id in (
         {{ ever_named('charges', 'payment_intent_id') }}
         union all
@@ -20,7 +20,7 @@ with touched as (
 payments as (
     select distinct coalesce(charges.payment_intent_id, charges.charge_id) as payment_id
     from {{ ref('fact_charges') }} as charges
-    inner join touched on charges.day = touched.day
+    where {{ is_touched('charges', ['day', 'merchant_id']) }}
 ),
 
 attempts as (
@@ -74,7 +74,7 @@ counted as (
         sum(case when placed.place = 1 then placed.payment_authorized else 0 end) as payments_authorized,
         sum(case when placed.place = 1 then placed.succeeded else 0 end) as payments_succeeded
     from placed
-    inner join touched on placed.day = touched.day
+    where {{ is_touched('placed', ['day', 'merchant_id']) }}
     group by placed.day, placed.card_brand, placed.card_country, placed.merchant_id
 )
 
@@ -82,7 +82,7 @@ select
     touched.day,
     counted.card_brand,
     counted.card_country,
-    counted.merchant_id,
+    touched.merchant_id,
     cast(counted.attempted as bigint) as attempted,
     cast(counted.sent_to_network as bigint) as sent_to_network,
     cast(counted.not_sent_to_network as bigint) as not_sent_to_network,
@@ -101,4 +101,4 @@ select
     cast(counted.payments_authorized as double)
     / nullif(counted.payments_sent_to_network, 0) as network_authorization_rate_by_payment
 from touched
-left join counted on touched.day = counted.day
+left join counted on touched.day = counted.day and touched.merchant_id = counted.merchant_id

@@ -1,18 +1,22 @@
-{{ rebuilt_by_key('day', present='net is not null') }}
+{{ rebuilt_by_key(['day', 'merchant_id'], present='net is not null') }}
 -- What a merchant earned. Payouts, transfers, top-ups, reserves and other adjustments move a balance, but earn nothing.
 with touched as (
-    {% call touched(ref('fact_transactions'), 'day', only='reporting_category in ' ~ revenue_categories(), day='day') %}
-    {{ ever_named('balance_transactions', utc_day('created') ~ ' as day') }}
+    {% call touched(
+        ref('fact_transactions'), ['day', 'merchant_id'],
+        only='reporting_category in ' ~ revenue_categories(), day='day'
+    ) %}
+    {{ ever_named('balance_transactions', utc_day('created') ~ ' as day, merchant_id') }}
     union all
-    {{ of_rates_changed(ref('fact_transactions'), 'day') }}
+    {{ of_rates_changed(ref('fact_transactions'), ['day', 'merchant_id']) }}
     {% endcall %}
 ),
 
 revenue as (
     select transactions.*
     from {{ ref('fact_transactions') }} as transactions
-    inner join touched on transactions.day = touched.day
-    where transactions.reporting_category in {{ revenue_categories() }}
+    where
+        transactions.reporting_category in {{ revenue_categories() }}
+        and {{ is_touched('transactions', ['day', 'merchant_id']) }}
 ),
 
 daily as (
@@ -35,7 +39,7 @@ daily as (
 
 select
     touched.day,
-    daily.merchant_id,
+    touched.merchant_id,
     daily.currency,
     cast(daily.gross as bigint) as gross,
     cast(daily.refunds as bigint) as refunds,
@@ -54,4 +58,4 @@ select
         end as bigint
     ) as net_reporting
 from touched
-left join daily on touched.day = daily.day
+left join daily on touched.day = daily.day and touched.merchant_id = daily.merchant_id

@@ -1,6 +1,6 @@
-{{ rebuilt_by_key('charge_id') }}
+{{ rebuilt_by_key(['charge_id']) }}
 with touched as (
-    {% call touched(ref('stg_charges'), 'charge_id') %}
+    {% call touched(ref('stg_charges'), ['charge_id']) %}
     {{ changed('charges', 'id as charge_id') }}
     union all
     {{ changed('charge_outcomes', 'charge_id') }}
@@ -10,9 +10,9 @@ with touched as (
     union all
     {{ charges_of_ledger_changed() }}
     union all
-    {{ of_rates_changed(ref('stg_charges'), 'charge_id') }}
+    {{ of_rates_changed(ref('stg_charges'), ['charge_id']) }}
     union all
-    {{ of_rates_changed(ref('fact_transactions'), 'charge_id') }}
+    {{ of_rates_changed(ref('fact_transactions'), ['charge_id']) }}
     {% endcall %}
 ),
 

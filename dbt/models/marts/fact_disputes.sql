@@ -1,7 +1,7 @@
-{{ rebuilt_by_key('dispute_id') }}
+{{ rebuilt_by_key(['dispute_id']) }}
 -- An inquiry (its status begins with warning) takes no money: closed, it is neither won nor lost.
 with touched as (
-    {% call touched(ref('stg_disputes'), 'dispute_id') %}
+    {% call touched(ref('stg_disputes'), ['dispute_id']) %}
     {{ changed('disputes', 'id as dispute_id') }}
     union all
     select dispute_id from {{ ref('stg_disputes') }}
@@ -18,7 +18,7 @@ with touched as (
     select dispute_id from {{ ref('stg_disputes') }}
     where not {{ is_closed('status') }}
     union all
-    {{ of_rates_changed(ref('stg_disputes'), 'dispute_id') }}
+    {{ of_rates_changed(ref('stg_disputes'), ['dispute_id']) }}
     {% endcall %}
 ),
 

@@ -1,12 +1,12 @@
-{{ rebuilt_by_key('payout_id') }}
+{{ rebuilt_by_key(['payout_id']) }}
 -- A payout that failed has two ledger rows that come to nothing: it left the balance and came back.
 with touched as (
-    {% call touched(ref('stg_payouts'), 'payout_id') %}
+    {% call touched(ref('stg_payouts'), ['payout_id']) %}
     {{ changed('payouts', 'id as payout_id') }}
     union all
     {{ ever_named('balance_transactions', 'source_id', only="source_type = 'payout'") }}
     union all
-    {{ of_rates_changed(ref('stg_payouts'), 'payout_id') }}
+    {{ of_rates_changed(ref('stg_payouts'), ['payout_id']) }}
     {% endcall %}
 ),
 

@@ -1,7 +1,7 @@
-{{ rebuilt_by_key('refund_id') }}
+{{ rebuilt_by_key(['refund_id']) }}
 -- A refund that failed has two ledger rows that come to nothing; one that was canceled in time has none.
 with touched as (
-    {% call touched(ref('stg_refunds'), 'refund_id') %}
+    {% call touched(ref('stg_refunds'), ['refund_id']) %}
     {{ changed('refunds', 'id as refund_id') }}
     union all
     select refund_id from {{ ref('stg_refunds') }}
@@ -9,7 +9,7 @@ with touched as (
     union all
     {{ ever_named('balance_transactions', 'source_id', only="source_type = 'refund'") }}
     union all
-    {{ of_rates_changed(ref('stg_refunds'), 'refund_id') }}
+    {{ of_rates_changed(ref('stg_refunds'), ['refund_id']) }}
     {% endcall %}
 ),
 

@@ -1,7 +1,7 @@
-{{ rebuilt_by_key('transaction_id') }}
+{{ rebuilt_by_key(['transaction_id']) }}
 -- A refund or dispute leads to its charge; other movements (payouts, fees) belong to none.
 with touched as (
-    {% call touched(ref('stg_transactions'), 'transaction_id') %}
+    {% call touched(ref('stg_transactions'), ['transaction_id']) %}
     {{ changed('balance_transactions', 'id as transaction_id') }}
     union all
     select transaction_id from {{ ref('stg_transactions') }}
@@ -10,7 +10,7 @@ with touched as (
     select transaction_id from {{ ref('stg_transactions') }}
     where source_type = 'dispute' and source_id in ({{ changed('disputes', 'id') }})
     union all
-    {{ of_rates_changed(ref('stg_transactions'), 'transaction_id') }}
+    {{ of_rates_changed(ref('stg_transactions'), ['transaction_id']) }}
     {% endcall %}
 ),
 

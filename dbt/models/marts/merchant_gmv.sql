@@ -1,21 +1,22 @@
-{{ rebuilt_by_key('month', present='gmv is not null') }}
+{{ rebuilt_by_key(['month', 'merchant_id'], present='gmv is not null') }}
 with touched as (
-    {% call touched(ref('int_succeeded_charges'), 'month', day='day', own_day='month') %}
-    {{ ever_named('charges', utc_month('created') ~ ' as month') }}
+    {% call touched(ref('int_succeeded_charges'), ['month', 'merchant_id'], day='day', own_day='month') %}
+    {{ ever_named('charges', utc_month('created') ~ ' as month, merchant_id') }}
     union all
-    select month from {{ ref('int_succeeded_charges') }} where charge_id in ({{ charges_of_ledger_changed() }})
+    select month, merchant_id from {{ ref('int_succeeded_charges') }}
+    where charge_id in ({{ charges_of_ledger_changed() }})
     union all
-    {{ of_rates_changed(ref('int_succeeded_charges'), 'month') }}
+    {{ of_rates_changed(ref('int_succeeded_charges'), ['month', 'merchant_id']) }}
     union all
-    select month from {{ ref('int_succeeded_charges') }}
-    where charge_id in ({{ of_rates_changed(ref('fact_transactions'), 'charge_id') }})
+    select month, merchant_id from {{ ref('int_succeeded_charges') }}
+    where charge_id in ({{ of_rates_changed(ref('fact_transactions'), ['charge_id']) }})
     {% endcall %}
 ),
 
 charges as (
     select succeeded.*
     from {{ ref('int_succeeded_charges') }} as succeeded
-    inner join touched on succeeded.month = touched.month
+    where {{ is_touched('succeeded', ['month', 'merchant_id']) }}
 ),
 
 orders as (
@@ -76,7 +77,7 @@ joined as (
 
 select
     touched.month,
-    joined.merchant_id,
+    touched.merchant_id,
     joined.currency,
     cast(joined.gmv as bigint) as gmv,
     cast(joined.charges as bigint) as charges,
@@ -87,4 +88,4 @@ select
     cast(joined.gmv_reporting as bigint) as gmv_reporting,
     cast(joined.fees_reporting as bigint) as fees_reporting
 from touched
-left join joined on touched.month = joined.month
+left join joined on touched.month = joined.month and touched.merchant_id = joined.merchant_id

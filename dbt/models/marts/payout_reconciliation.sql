@@ -1,8 +1,8 @@
-{{ rebuilt_by_key('payout_id') }}
+{{ rebuilt_by_key(['payout_id']) }}
 -- A payout's own movements, out of the balance and back into it, are none of those that it pays out. The money of an
 -- earlier payout that failed is one: its movement names the earlier payout as source and the later one as payout.
 with touched as (
-    {% call touched(ref('fact_payouts'), 'payout_id', day='day') %}
+    {% call touched(ref('fact_payouts'), ['payout_id'], day='day') %}
     {{ changed('payouts', 'id as payout_id') }}
     union all
     {{ ever_named('balance_transactions', 'payout_id') }}
