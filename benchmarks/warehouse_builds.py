@@ -34,7 +34,8 @@ from stripe_platform.raw.change_log import ChangeLog, parquet_files
 from stripe_platform.raw.drain import drain
 from stripe_platform.raw.schema import BOOKKEEPING
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.build import build_path, builder, mark_tested, prepare_build
+from stripe_platform.warehouse.build import build_path, mark_tested, prepare_build
+from stripe_platform.warehouse.build_rules import builder
 from stripe_platform.warehouse.model_code import PROJECT_DIR
 from stripe_platform.warehouse.project import DBT, dbt_environment
 

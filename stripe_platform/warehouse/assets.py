@@ -10,7 +10,7 @@ from dagster_dbt import DbtCliResource, dbt_assets
 from pydantic import Field, field_validator
 
 from stripe_platform.settings import Settings, load_settings
-from stripe_platform.warehouse.build import builder
+from stripe_platform.warehouse.build_rules import builder
 from stripe_platform.warehouse.column_lineage import events_with_column_lineage
 from stripe_platform.warehouse.cuts import cut_to_build_on
 from stripe_platform.warehouse.dbt_events import cut_metadata, events_with_cut, events_with_row_counts

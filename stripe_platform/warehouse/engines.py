@@ -11,6 +11,7 @@ from stripe_platform.warehouse import answer as duckdb_answer
 from stripe_platform.warehouse import build as duckdb
 from stripe_platform.warehouse import built as duckdb_built
 from stripe_platform.warehouse.answer import Answer, Reader
+from stripe_platform.warehouse.build_rules import Publication
 from stripe_platform.warehouse.built import StoredColumn
 from stripe_platform.warehouse.snowflake import build as snowflake
 from stripe_platform.warehouse.snowflake import query as snowflake_query
@@ -23,7 +24,7 @@ class Engine:
     prepare_build: Callable[[Settings, Cut], Cut]
     models_are_others: Callable[[Settings], bool]
     mark_tested: Callable[[Settings], None]
-    publish: Callable[[Settings], duckdb.Publication]
+    publish: Callable[[Settings], Publication]
     published_cut: Callable[[Settings], Cut | None]
     row_counts: Callable[[Settings, list[str]], dict[str, int]]
     stored_columns: Callable[[Settings], list[StoredColumn]]

@@ -21,7 +21,8 @@ from stripe_platform.oltp.sample import write_sample
 from stripe_platform.oltp.tables import CAPTURED_TABLES, SCHEMA
 from stripe_platform.raw.drain import drain_up_to
 from stripe_platform.settings import PROJECT_ROOT, Settings
-from stripe_platform.warehouse.build import build_path, builder, prepare_build
+from stripe_platform.warehouse.build import build_path, prepare_build
+from stripe_platform.warehouse.build_rules import builder
 from stripe_platform.warehouse.model_code import PROJECT_DIR
 from stripe_platform.warehouse.project import DBT, dbt_environment
 

@@ -11,7 +11,8 @@ from dagster_dbt import DbtCliResource
 
 from stripe_platform.cdc.cut_store import save_cut
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.build import builder, mark_tested, prepare_build
+from stripe_platform.warehouse.build import mark_tested, prepare_build
+from stripe_platform.warehouse.build_rules import builder
 from stripe_platform.warehouse.project import dbt_resource
 from stripe_platform_tests.integration.test_warehouse import Lake
 

@@ -37,7 +37,8 @@ from stripe_platform.raw.drain import drain_up_to
 from stripe_platform.raw.integrity import offsets_stored_twice, rows_beyond_offsets
 from stripe_platform.raw.recovery import Recovered, recover_stream
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.build import CutInGap, builder, prepare_build
+from stripe_platform.warehouse.build import prepare_build
+from stripe_platform.warehouse.build_rules import CutInGap, builder
 
 LIMIT = timedelta(seconds=120)
 MERCHANT = (

@@ -26,7 +26,8 @@ from stripe_platform.raw.drain import drain, drain_up_to
 from stripe_platform.raw.integrity import offsets_stored_twice, rows_beyond_offsets
 from stripe_platform.raw.recovery import Recovered, RowsLostAgain, recover
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.build import builder, mark_tested, prepare_build, publish
+from stripe_platform.warehouse.build import mark_tested, prepare_build, publish
+from stripe_platform.warehouse.build_rules import builder
 from stripe_platform.warehouse.model_code import PROJECT_DIR
 from stripe_platform.warehouse.project import DBT, dbt_environment
 from stripe_platform.warehouse.query import query_rows

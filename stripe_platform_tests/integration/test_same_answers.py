@@ -20,7 +20,8 @@ import pytest
 from stripe_platform.cdc.cut import Cut
 from stripe_platform.raw.change_log import next_offsets
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.build import build_path, builder, publish
+from stripe_platform.warehouse.build import build_path, publish
+from stripe_platform.warehouse.build_rules import builder
 from stripe_platform.warehouse.engines import engine_of
 from stripe_platform.warehouse.model_code import PROJECT_DIR
 from stripe_platform.warehouse.project import DBT, dbt_environment
@@ -114,7 +115,7 @@ def dbt(settings: Settings, *arguments: str) -> int:
     with dbt_environment(settings):
         environment = os.environ | {"DBT_TARGET_PATH": target, "DBT_LOG_PATH": target}
         # fakesnow knows no comments on columns.
-        environment["WAREHOUSE_PERSIST_DOCS"] = "false"
+        environment |= {"WAREHOUSE_PERSIST_DOCS": "false", "WAREHOUSE_THREADS": "1"}
         return subprocess.run(
             [DBT, "--quiet", *arguments], cwd=PROJECT_DIR, env=environment, timeout=240, check=False
         ).returncode

@@ -30,7 +30,8 @@ from stripe_platform.raw.drain import drain, drain_up_to
 from stripe_platform.raw.missing_defaults import rows_without_default
 from stripe_platform.raw.schema import SchemaChanged, SchemaNotAcceptable, UnknownToCatalog
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.build import CutInGap, builder, mark_tested, prepare_build, publish
+from stripe_platform.warehouse.build import mark_tested, prepare_build, publish
+from stripe_platform.warehouse.build_rules import CutInGap, builder
 from stripe_platform.warehouse.model_code import PROJECT_DIR
 from stripe_platform.warehouse.project import DBT, dbt_environment
 from stripe_platform.warehouse.query import query_rows

@@ -10,7 +10,8 @@ import pytest
 from stripe_platform.local.environment import environment
 from stripe_platform.oltp.tables import CAPTURED_TABLES
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.build import build_path, builder, mark_tested, prepare_build, publish
+from stripe_platform.warehouse.build import build_path, mark_tested, prepare_build, publish
+from stripe_platform.warehouse.build_rules import builder
 from stripe_platform.warehouse.project import DBT
 from stripe_platform.warehouse.published_dbt import target_folder
 from stripe_platform_tests.integration.test_warehouse import Lake, write_payments

@@ -33,16 +33,13 @@ from stripe_platform.raw.schema import row_schema
 from stripe_platform.settings import PROJECT_ROOT, Settings
 from stripe_platform.warehouse.build import (
     BuildNotTested,
-    CutInGap,
-    RawIsBehind,
-    TopicWasRecreated,
     build_path,
-    builder,
     mark_tested,
     prepare_build,
     publish,
     published_cut,
 )
+from stripe_platform.warehouse.build_rules import CutInGap, RawIsBehind, TopicWasRecreated, builder
 from stripe_platform.warehouse.cuts import NoCut, cut_to_build_on
 from stripe_platform.warehouse.model_code import PROJECT_DIR
 from stripe_platform.warehouse.position import partitions_off_cut
@@ -756,7 +753,8 @@ def test_a_second_builder_is_told_who_is_in_the_way(published: Settings) -> None
     code = (
         "import sys; from datetime import timedelta; from pathlib import Path;"
         "from stripe_platform.settings import Settings;"
-        "from stripe_platform.warehouse.build import publish, BuilderIsBusy\n"
+        "from stripe_platform.warehouse.build import publish\n"
+        "from stripe_platform.warehouse.build_rules import BuilderIsBusy\n"
         "try: publish(Settings(stripe_platform_home=Path(sys.argv[1])), timeout=timedelta(seconds=0.1))\n"
         "except BuilderIsBusy as error: print(error)"
     )

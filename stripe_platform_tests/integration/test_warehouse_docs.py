@@ -10,7 +10,8 @@ import pytest
 
 from stripe_platform.local.environment import environment
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.build import build_path, builder, publish
+from stripe_platform.warehouse.build import build_path, publish
+from stripe_platform.warehouse.build_rules import builder
 from stripe_platform.warehouse.docs import DocsNotMade, write_docs
 from stripe_platform.warehouse.project import DBT
 from stripe_platform.warehouse.published import NoWarehouse, published_connection, published_path

@@ -11,21 +11,16 @@ from typing import Any, NamedTuple
 from snowflake.connector import SnowflakeConnection
 
 from stripe_platform.cdc.cut import Cut
-from stripe_platform.cdc.holes import ChangesLost
 from stripe_platform.errors import StripePlatformError
-from stripe_platform.local.disk import check_free_space
-from stripe_platform.oltp.tables import TABLES_BY_NAME
-from stripe_platform.raw.mending import not_made_up_for
 from stripe_platform.settings import Settings
-from stripe_platform.warehouse.build import (
+from stripe_platform.warehouse.build_rules import (
     Publication,
     builder,
+    change_logs_of,
     newer_cut,
     recreated_tables,
     require_all_up_to,
-    require_same_topics,
 )
-from stripe_platform.warehouse.change_log_views import read_raw
 from stripe_platform.warehouse.model_code import digest_of_models
 from stripe_platform.warehouse.snowflake.connection import SnowflakeRefused, connected, run, transaction
 from stripe_platform.warehouse.snowflake.load import load_change_log, require_topics
@@ -73,11 +68,7 @@ def prepare_build(settings: Settings, cut: Cut) -> Cut:
 
     Beside those, `LoadedFromAnotherTopic` when Snowflake holds changes of a topic that is no more.
     """
-    check_free_space(settings)
-    if holes := not_made_up_for(settings, cut.holes):
-        raise ChangesLost(holes)
-    tables = {name: read_raw(settings, name) for name in TABLES_BY_NAME}
-    require_same_topics(cut, tables)
+    tables = change_logs_of(settings, cut)
     with connected(settings, settings.snowflake_loader_role) as connection:
         for statement in TABLES:
             run(connection, "make the tables of builds", statement)
