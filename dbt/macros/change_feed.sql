@@ -16,6 +16,14 @@
     {%- do run_query(
         "delete from meta.whole_builds where model = '" ~ state.identifier ~ "' and number < " ~ build_number()
     ) -%}
+    {%- do adapter.dispatch('drop_feed')(state) -%}
+{%- endmacro %}
+
+{% macro default__drop_feed(state) -%}
+{%- endmacro %}
+
+{% macro duckdb__drop_feed(state) -%}
+    {%- do run_query('drop table if exists ' ~ feed_of(state)) -%}
 {%- endmacro %}
 
 {#- After a build: there is a feed, if only an empty one. -#}

@@ -18,15 +18,12 @@
     shares the row of the truncates, whose LSN it leaves as it is.
 -#}
 {% macro latest_state(table, key) -%}
-{{ adapter.dispatch('latest_state')(table, key) }}
-{%- endmacro %}
-
-{% macro default__latest_state(table, key) -%}
 {{ config(
     materialized='incremental',
     incremental_strategy='latest_state',
     unique_key=key,
     on_schema_change='append_new_columns',
+    tmp_relation_type='transient',
 ) }}
 {%- set log = source('raw', table) -%}
 {%- set columns = change_log_columns(log, key) -%}
@@ -42,7 +39,6 @@
     {%- set batch = new_in(log, past_position(this)) -%}
 {%- elif execute -%}
     {%- do begin_whole(this) -%}
-    {%- do run_query('drop table if exists ' ~ feed_of(this)) -%}
 {%- endif -%}
 {%- if batch['changes'] == 0 -%}
 select
@@ -52,7 +48,7 @@ from {{ log }}
 where false
 {%- else -%}
 
-with changes as {{ '' if incremental else 'not ' }}materialized (
+with changes as {{ kept_in_memory(incremental) }} (
     select
         {{ names | join(', ') }},
         _op, _partition, _offset, _lsn, _committed_at, _unchanged,
@@ -71,11 +67,15 @@ last_gap as (
 ),
 
 {% if incremental -%}
+changed_keys as (
+    select distinct {{ keys }}, _partition from changes
+),
+
 -- What is known already: of every key that has changes, and of rows that a new truncate or gap empties.
 known_before as (
     select state.*
     from {{ this }} as state
-    semi join changes on {{ same_key('state', 'changes', key) }}
+    inner join changed_keys on {{ same_key('state', 'changed_keys', key) }}
     {%- if batch['sweeping'] %}
     union all
     select state.*
@@ -86,15 +86,16 @@ known_before as (
         where changes._op = 't'
     ) as truncated
     left join last_gap on state._partition = last_gap._partition
+    left join changed_keys on {{ same_key('state', 'changed_keys', key) }}
     where
         not state._deleted
         and ({{ is_truncated('state') }} or {{ is_before_gap('state._offset') }})
-        and not exists (select 1 from changes where {{ same_key('state', 'changes', key) }})
+        and changed_keys._partition is null
     {%- endif %}
 ),
 
 {% endif -%}
-events as not materialized (
+events as {{ kept_in_memory(false) }} (
     select
         {{ names | join(', ') }},
         _op, _partition, _offset, _lsn, _committed_at, _unchanged, _streamed_lsn
@@ -107,7 +108,7 @@ events as not materialized (
         {%- endfor %}
         case when _deleted then 'd' else 'r' end as _op,
         _partition, _offset, _lsn, _committed_at,
-        cast([] as varchar[]) as _unchanged,
+        {{ nothing_left_out() }} as _unchanged,
         _streamed_lsn
     from known_before
     {%- endif %}
@@ -129,8 +130,8 @@ judged as (
 winners as (
     select
         {{ keys }}, _partition,
-        coalesce(max(_offset) filter (where not is_stale and _op <> 'g'), max(_offset)) as winning_offset,
-        max(_offset) filter (where not is_stale and _op = 'd') as deleted_offset,
+        coalesce(max(case when not is_stale and _op <> 'g' then _offset end), max(_offset)) as winning_offset,
+        max(case when not is_stale and _op = 'd' then _offset end) as deleted_offset,
         max(_offset) as seen_offset,
         max(_streamed_lsn) as streamed_lsn
     from judged
@@ -153,11 +154,11 @@ truncated as (
 incomplete as (
     select
         {{ qualified('winners', key) }}, winners._partition,
-        greatest(winners.deleted_offset, max(gaps._offset)) as unknown_offset
+        greatest(coalesce(winners.deleted_offset, -1), coalesce(max(gaps._offset), -1)) as unknown_offset
     from winners
     inner join changes on winners._partition = changes._partition and winners.winning_offset = changes._offset
     left join gaps on winners._partition = gaps._partition and gaps._offset < winners.winning_offset
-    where len(changes._unchanged) > 0
+    where changes._unchanged <> {{ nothing_left_out() }}
     group by {{ qualified('winners', key) }}, winners._partition, winners.deleted_offset
 ),
 
@@ -166,8 +167,11 @@ last_known as (
     select
         {{ qualified('events', key) }}, events._partition
         {%- for column in large %},
-        arg_max_null(events.{{ column }}, events._offset)
-            filter (where {{ is_known('events', column) }}) as {{ column }}
+        first_value(events.{{ column }}) over (
+            partition by {{ qualified('events', key) }}, events._partition
+            order by case when {{ is_left_out(column, 'events') }} then 1 else 0 end, events._offset desc
+            rows between unbounded preceding and unbounded following
+        ) as {{ column }}
         {%- endfor %}
     from incomplete
     inner join events on {{ same_key('events', 'incomplete', key) }}
@@ -175,8 +179,11 @@ last_known as (
     where
         not judged.is_stale
         and events._op not in ('d', 't')
-        and events._offset > coalesce(incomplete.unknown_offset, -1)
-    group by {{ qualified('events', key) }}, events._partition
+        and events._offset > incomplete.unknown_offset
+    qualify
+        row_number() over (
+            partition by {{ qualified('events', key) }}, events._partition order by events._offset
+        ) = 1
 ),
 
 {% endif -%}
@@ -185,7 +192,7 @@ latest as (
         {%- for column in names %}
         {% if column in large -%}
         case
-            when {{ is_known('events', column) }} then events.{{ column }} else last_known.{{ column }}
+            when {{ is_left_out(column, 'events') }} then last_known.{{ column }} else events.{{ column }}
         end as {{ column }},
         {%- else -%}
         events.{{ column }},
@@ -232,7 +239,7 @@ select * from latest
     {%- set columns = [] -%}
     {%- if execute -%}
         {%- for column in adapter.get_columns_in_relation(log) if not column.name.startswith('_') -%}
-            {%- set is_large = column.name not in key and column.dtype | lower in ('varchar', 'text', 'string') -%}
+            {%- set is_large = column.name | lower not in key and column.is_string() -%}
             {%- do columns.append({'name': adapter.quote(column.name), 'can_be_unchanged': is_large}) -%}
         {%- endfor -%}
     {%- else -%}
@@ -298,6 +305,10 @@ select * from latest
 
 {#- Null keys are equal: they are the truncates, kept per partition. -#}
 {% macro same_key(left, right, key) -%}
+{{ adapter.dispatch('same_key')(left, right, key) }}
+{%- endmacro %}
+
+{% macro default__same_key(left, right, key) -%}
     {{ left }}._partition = {{ right }}._partition
     {%- for column in key %} and {{ left }}.{{ column }} is not distinct from {{ right }}.{{ column }}{% endfor %}
 {%- endmacro %}
@@ -315,8 +326,16 @@ select * from latest
     coalesce({{ offset }} < last_gap._offset, false)
 {%- endmacro %}
 
-{% macro is_known(relation, column) -%}
-    not coalesce(list_contains({{ relation }}._unchanged, '{{ column | replace('"', '') }}'), false)
+{#- Whether DuckDB works a part of a query out once, or wherever it is used; others decide for themselves. -#}
+{% macro kept_in_memory(is_kept) -%}
+{{ adapter.dispatch('kept_in_memory')(is_kept) }}
+{%- endmacro %}
+
+{% macro default__kept_in_memory(is_kept) -%}
+{%- endmacro %}
+
+{% macro duckdb__kept_in_memory(is_kept) -%}
+{{ '' if is_kept else 'not ' }}materialized
 {%- endmacro %}
 
 {#- Replaces the state of every key in the batch: delete and insert in dbt's one transaction. -#}

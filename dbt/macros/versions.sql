@@ -207,20 +207,6 @@ cast('0001-01-01 00:00:00+00' as timestamp with time zone)
     {{ return(columns | reject('in', others) | list) }}
 {%- endmacro %}
 
-{% macro is_left_out(column) -%}
-    {#- The linter, which executes nothing, has no adapter. -#}
-    {{ adapter.dispatch('is_left_out')(column) if execute else default__is_left_out(column) }}
-{%- endmacro %}
-
-{% macro default__is_left_out(column) -%}
-    coalesce(list_contains(_unchanged, '{{ column }}'), false)
-{%- endmacro %}
-
-{#- Snowflake holds the list as JSON text. -#}
-{% macro snowflake__is_left_out(column) -%}
-    coalesce(contains(_unchanged, '"{{ column }}"'), false)
-{%- endmacro %}
-
 {#- A row that an incremental snapshot read has no LSN: its time decides. -#}
 {% macro is_before_truncate(lsn, committed_at) -%}
     coalesce({{ lsn }} < truncates._lsn, {{ committed_at }} < truncates._committed_at, false)
