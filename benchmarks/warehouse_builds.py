@@ -4,9 +4,9 @@
 
 FILE is a payments file as `stripe-platform import-payments` reads it. It is imported on a stack of its own and drained
 to the raw change log, which is kept in `--lake` (a second run with the same folder begins there). Then the warehouse is
-built from a tenth, a third and the whole of that log: once whole, and `--repeats` times with further changes, half of
-them new payments, half known ones of any age that are told again. A build is what a run does, tests included, unit
-tests excluded. Prints a Markdown table; stops if the marts do not hold the file's count and sum.
+built from a twentieth, a tenth, a third and the whole of that log: once whole, and `--repeats` times with further
+changes, half of them new payments, half known ones of any age that are told again. A build is what a run does, tests
+included, unit tests excluded. Prints a Markdown table; stops if the marts do not hold the file's count and sum.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from stripe_platform.warehouse.build_rules import builder
 from stripe_platform.warehouse.model_code import PROJECT_DIR
 from stripe_platform.warehouse.project import DBT, dbt_environment
 
-SHARES = (0.1, 0.33, 1.0)
+SHARES = (0.05, 0.1, 0.33, 1.0)
 TOLD = """
 with latest as (
     select * exclude (_loaded_at) from read_parquet($files, union_by_name = true)
