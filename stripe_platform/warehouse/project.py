@@ -57,7 +57,9 @@ def dbt_project(settings: Settings) -> DbtProject:
 
 def dbt_resource(settings: Settings) -> DbtCliResource:
     """The dbt command of this environment for this project."""
-    return DbtCliResource(project_dir=dbt_project(settings), dbt_executable=str(DBT))
+    return DbtCliResource(
+        project_dir=dbt_project(settings), dbt_executable=str(DBT), global_config_flags=["--no-use-colors"]
+    )
 
 
 def dbt_manifest(settings: Settings) -> Path:

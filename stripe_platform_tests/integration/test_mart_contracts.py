@@ -91,6 +91,7 @@ def test_the_runs_failure_names_the_model_and_the_column_with_both_types(stopped
     cells = [[cell.strip() for cell in line.split("|")[1:4]] for line in said.splitlines() if "mismatch" in line]
     assert ["risk_score", "INTEGER", "SMALLINT"] in cells
     assert str(RISK_SCORE) not in said
+    assert "\x1b" not in said, "a page shows no colours of a terminal"
 
 
 def test_the_model_and_all_below_it_stop_and_the_others_are_built(stopped: Stopped) -> None:
