@@ -63,13 +63,13 @@ select distinct {{ key | join(', ') }} from {{ relation }} where {{ only }} and 
     Whether a row is of a touched key. No join: before one, DuckDB 2.0 adds up the rows of every key, touched or not.
 -#}
 {% macro is_touched(relation, key) -%}
-exists (select 1 from touched where {{ is_of('touched', relation, key) }})
-{%- endmacro %}
-
-{% macro is_of(left, right, key) -%}
-{%- for column in key -%}
-{{ left }}.{{ column }} = {{ right }}.{{ column }}{{ ' and ' if not loop.last }}
-{%- endfor -%}
+exists (
+    select 1 from touched
+    where
+        {%- for column in key %}
+        touched.{{ column }} = {{ relation }}.{{ column }}{{ ' and' if not loop.last }}
+        {%- endfor %}
+)
 {%- endmacro %}
 
 {% macro in_month(day) -%}
@@ -170,9 +170,9 @@ from (
 
 {% macro default__get_incremental_touched_sql(arguments) -%}
     {%- set columns = get_quoted_csv(arguments['dest_columns'] | map(attribute='name')) -%}
-    delete from {{ arguments['target_relation'] }} as mart
-    using {{ arguments['temp_relation'] }} as batch
-    where {{ is_of('mart', 'batch', arguments['unique_key']) }};
+    {%- set key = arguments['unique_key'] | join(', ') -%}
+    delete from {{ arguments['target_relation'] }}
+    where ({{ key }}) in (select {{ key }} from {{ arguments['temp_relation'] }});
 
     insert into {{ arguments['target_relation'] }} ({{ columns }})
     select {{ columns }} from {{ arguments['temp_relation'] }}
