@@ -620,6 +620,18 @@ def test_daily_revenue_counts_each_kind_of_movement_by_utc_day(payments: Lake) -
     ]
 
 
+def test_daily_revenue_counts_the_ledger_rows_of_each_kind(payments: Lake) -> None:
+    counts = (
+        "select merchant_id, currency, charge_count, refund_count, refund_failure_count, dispute_count, "
+        "dispute_reversal_count from marts.daily_revenue"
+    )
+    assert sorted(query_rows(payments.settings, counts)) == [
+        (MERCHANT, "eur", 1, 2, 1, 1, 1),
+        (MERCHANT, "jpy", 1, 0, 0, 0, 0),
+        (OTHER_MERCHANT, "eur", 1, 0, 0, 0, 0),
+    ]
+
+
 def test_a_charge_carries_its_card_and_what_the_ledger_says_of_it_and_of_its_refunds_and_disputes(
     payments: Lake,
 ) -> None:

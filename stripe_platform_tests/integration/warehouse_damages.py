@@ -126,6 +126,8 @@ MARTS_DAMAGES = [
         "fees_reporting = fees_reporting + 1, net_reporting = net_reporting - 1",
         REVENUE,
     ),
+    mart("daily_revenue", "refund_failure_count = refund_failure_count + 1", REVENUE),
+    mart("daily_revenue", "dispute_reversal_count = dispute_count + 1", REVENUE),
     null_row("marts.daily_revenue", "daily_revenue_net_is_gross_less_refunds_disputes_and_fees", REVENUE),
     doubled("marts.daily_revenue", "true", "daily_revenue_has_one_row_per_day_merchant_and_currency", REVENUE, ROLLING),
     Damage(

@@ -32,7 +32,12 @@ daily as (
         {{ sum_in('amount_reporting', ['charge']) }} as gross_reporting,
         -{{ sum_in('amount_reporting', ['refund', 'refund_failure']) }} as refunds_reporting,
         -{{ sum_in('amount_reporting', ['dispute', 'dispute_reversal']) }} as disputes_reporting,
-        sum(fee_reporting) - {{ sum_in('amount_reporting', ['fee']) }} as fees_reporting
+        sum(fee_reporting) - {{ sum_in('amount_reporting', ['fee']) }} as fees_reporting,
+        {{ sum_in(1, ['charge']) }} as charge_count,
+        {{ sum_in(1, ['refund']) }} as refund_count,
+        {{ sum_in(1, ['refund_failure']) }} as refund_failure_count,
+        {{ sum_in(1, ['dispute']) }} as dispute_count,
+        {{ sum_in(1, ['dispute_reversal']) }} as dispute_reversal_count
     from revenue
     group by day, merchant_id, currency
 )
@@ -56,6 +61,11 @@ select
                 then
                     daily.gross_reporting - daily.refunds_reporting - daily.disputes_reporting - daily.fees_reporting
         end as bigint
-    ) as net_reporting
+    ) as net_reporting,
+    cast(daily.charge_count as bigint) as charge_count,
+    cast(daily.refund_count as bigint) as refund_count,
+    cast(daily.refund_failure_count as bigint) as refund_failure_count,
+    cast(daily.dispute_count as bigint) as dispute_count,
+    cast(daily.dispute_reversal_count as bigint) as dispute_reversal_count
 from touched
 left join daily on touched.day = daily.day and touched.merchant_id = daily.merchant_id
