@@ -21,6 +21,7 @@ from stripe_platform_tests.integration.warehouse_damages_billing import COUNTS a
 PAYOUT, FEE = key(108), key(107)
 LEDGER, CHARGES, REVENUE = "ledger_money_is_conserved", "charge_money_is_conserved", "daily_revenue_is_the_ledger"
 AUTHORIZATION = "authorization_counts_are_those_of_the_charges"
+DISPUTED = "disputed_amounts_are_those_of_the_disputes"
 RECONCILED, PAID_OUT = "paid_payouts_are_reconciled", "payout_reconciliation_is_the_ledger"
 
 
@@ -102,6 +103,8 @@ MARTS_DAMAGES = [
     fact("charges", "outcome_type", "'new'", "accepted_values_fact_charges_outcome_type_*"),
     fact("charges", "network_status", "'new'", "accepted_values_fact_charges_network_status_*", AUTHORIZATION),
     fact("charges", "amount_refunded", "amount + 1", "fact_charges_amounts_are_in_order", CHARGES),
+    fact("charges", "amount_disputed", "-1", "fact_charges_amounts_are_in_order", DISPUTED),
+    fact("charges", "amount_disputed", "amount_disputed + 1", DISPUTED),
     fact("charges", "net", "net + 1", "charge_net_is_in_the_ledger"),
     null_row("marts.dim_date", "date_spine_is_complete"),
     doubled("marts.dim_date", "true", "unique_dim_date_*", "date_spine_is_complete"),
@@ -158,8 +161,14 @@ REFUND_DAMAGES = [
 DISPUTES, DISPUTE_NET = "dispute_money_is_conserved", "dispute_net_is_in_the_ledger"
 DECIDED = "fact_disputes_only_a_decided_amount_is_won_or_lost"
 DISPUTE_DAMAGES = [
-    doubled("marts.fact_disputes", "true", "unique_fact_disputes_*", DISPUTES, DISPUTE_COUNTS),
-    mart("fact_disputes", "charge_id = 'none'", "relationships_at_cut_fact_disputes_charge_id_*", DISPUTE_COUNTS),
+    doubled("marts.fact_disputes", "true", "unique_fact_disputes_*", DISPUTES, DISPUTED, DISPUTE_COUNTS),
+    mart(
+        "fact_disputes",
+        "charge_id = 'none'",
+        "relationships_at_cut_fact_disputes_charge_id_*",
+        DISPUTED,
+        DISPUTE_COUNTS,
+    ),
     mart("fact_disputes", "merchant_id = 'nobody'", "relationships_at_cut_fact_disputes_merchant_id_*"),
     mart("fact_disputes", "currency = 'xxx'", "relationships_at_cut_fact_disputes_currency_*", DISPUTES),
     mart("fact_disputes", "reason = 'new'", "accepted_values_fact_disputes_reason_*"),

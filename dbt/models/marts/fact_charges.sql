@@ -39,6 +39,16 @@ ledger as (
     from {{ ref('fact_transactions') }} as transactions
     inner join touched on transactions.charge_id = touched.charge_id
     group by transactions.charge_id
+),
+
+disputes as (
+    select
+        opened.charge_id,
+        sum(opened.amount) as amount
+    from {{ ref('stg_disputes') }} as opened
+    inner join touched on opened.charge_id = touched.charge_id
+    where not {{ is_inquiry('opened.status') }}
+    group by opened.charge_id
 )
 
 select
@@ -50,6 +60,7 @@ select
     charges.amount,
     charges.amount_captured,
     charges.amount_refunded,
+    cast(coalesce(disputes.amount, 0) as bigint) as amount_disputed,
     charges.currency,
     cast(coalesce(ledger.fee, 0) as bigint) as fee,
     cast(coalesce(ledger.net, 0) as bigint) as net,
@@ -82,6 +93,7 @@ from touched
 left join charges on touched.charge_id = charges.charge_id
 left join rates on charges.day = rates.day and charges.currency = rates.currency
 left join ledger on charges.charge_id = ledger.charge_id
+left join disputes on charges.charge_id = disputes.charge_id
 left join {{ ref('stg_charge_outcomes') }} as outcomes
     on charges.charge_id = outcomes.charge_id and charges.created = outcomes.charge_created
 left join {{ ref('stg_payment_methods') }} as payment_methods

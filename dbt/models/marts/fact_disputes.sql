@@ -54,7 +54,7 @@ judged as (
         opened.*,
         {{ utc_day('opened.created') }} as day,
         {{ is_closed('opened.status') }} as is_closed,
-        opened.status in ('warning_needs_response', 'warning_under_review', 'warning_closed') as is_inquiry
+        {{ is_inquiry('opened.status') }} as is_inquiry
     from {{ ref('stg_disputes') }} as opened
     inner join touched on opened.dispute_id = touched.dispute_id
 ),
