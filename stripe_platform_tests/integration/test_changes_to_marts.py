@@ -20,6 +20,7 @@ from stripe_platform_tests.integration.test_warehouse import (
     CUSTOMER,
     DISPUTE,
     EPOCH,
+    FAILED_CHARGE,
     MERCHANT,
     OTHER_MERCHANT,
     YEN_CHARGE,
@@ -107,6 +108,7 @@ def value(lake: Lake, sql: str) -> Any:
 
 OF_DISPUTE = f"select transaction_id, charge_id from marts.fact_transactions where source_id = '{DISPUTE}' order by 1"
 NET = f"select net from marts.fact_charges where charge_id = '{CHARGE}'"
+DISPUTED = f"select amount_disputed from marts.fact_charges where charge_id = '{CHARGE}'"
 RATES = (
     "select disputes, disputes_of_charges, won, dispute_rate > 0 from marts.dispute_rates "
     f"where merchant_id = '{MERCHANT}' and month = '2026-01-01'"
@@ -116,6 +118,7 @@ RATES = (
 def test_a_deleted_dispute_leaves_the_facts_the_rates_and_the_net_of_its_charge(lake: Lake, before: Marts) -> None:
     assert rows_of_build(lake.settings, OF_DISPUTE) == [(key(105), CHARGE), (key(106), CHARGE)]
     assert value(lake, NET) == 6_180
+    assert value(lake, DISPUTED) == 5_000
     assert rows_of_build(lake.settings, RATES) == [(1, 1, 1, True)]
     for kind in ("withdrawn", "reinstated"):
         lake.write("dispute_balance_transactions", {"_op": "d", "dispute_id": DISPUTE, "kind": kind})
@@ -127,9 +130,51 @@ def test_a_deleted_dispute_leaves_the_facts_the_rates_and_the_net_of_its_charge(
     # The ledger keeps what it has booked, and knows no more of which charge it was.
     assert rows_of_build(lake.settings, OF_DISPUTE) == [(key(105), None), (key(106), None)]
     assert value(lake, NET) == 7_680
+    assert value(lake, DISPUTED) == 0
     assert rows_of_build(lake.settings, RATES) == [(0, 0, 0, False)]
     facts = {"fact_disputes", "fact_transactions", "fact_charges"}
     assert changed(before, after) == facts | {"dispute_rates", "dispute_reasons", "merchant_gmv"}
+
+
+@pytest.mark.parametrize(("status", "amount", "disputed"), [("lost", 7_000, 7_000), ("warning_closed", 5_000, 0)])
+def test_a_dispute_that_changes_changes_what_is_disputed_of_its_charge(
+    lake: Lake, before: Marts, status: str, amount: int, disputed: int
+) -> None:
+    of_charge = {"charge_id": CHARGE, "charge_created": BEFORE_MIDNIGHT, "created": BEFORE_MIDNIGHT}
+    dispute = {"_op": "u", "id": DISPUTE, "amount": amount, "currency": "eur", "status": status, "reason": "general"}
+    lake.write("disputes", of_charge | dispute)
+
+    after = build_again(lake)
+
+    assert value(lake, DISPUTED) == disputed
+    assert changed(before, after) == {"fact_charges", "fact_disputes", "dispute_rates", "dispute_reasons"}
+
+
+# --- A charge that failed -----------------------------------------------------------------------------------------
+
+CODES = "select card_brand, decline_code, declined from marts.decline_codes order by all"
+
+
+def failed_charge(**others: Any) -> dict[str, Any]:
+    return charge(FAILED_CHARGE, 700, status="failed", amount_captured=0, failure_code="card_declined", **others)
+
+
+def test_a_failed_charge_moves_to_another_code_and_to_another_card_and_goes_when_it_is_deleted(
+    lake: Lake, before: Marts
+) -> None:
+    assert rows_of_build(lake.settings, CODES) == [("visa", "card_declined", 1)]
+    lake.write("charges", failed_charge(_op="u", decline_code="lost_card"), partition=1)
+    corrected = build_again(lake)
+    assert rows_of_build(lake.settings, CODES) == [("visa", "lost_card", 1)]
+    assert changed(before, corrected) == {"fact_charges", "decline_codes"}
+
+    lake.write("card_fingerprints", {"_op": "u", "fingerprint": "f" * 16, "brand": "amex", "funding": "credit"})
+    build_again(lake)
+    assert rows_of_build(lake.settings, CODES) == [("amex", "lost_card", 1)]
+
+    lake.write("charges", {"_op": "d", "id": FAILED_CHARGE, "created": BEFORE_MIDNIGHT}, partition=1)
+    build_again(lake)
+    assert rows_of_build(lake.settings, CODES) == []
 
 
 # --- Merchants and customers that change --------------------------------------------------------------------------
@@ -273,5 +318,6 @@ def test_a_rate_set_for_an_old_day_counts_from_that_day_to_the_next_rate_and_now
     for name in ("fact_charges", "fact_transactions", "daily_revenue"):
         assert others(after, name, days) == others(before, name, days), name
         assert others(after, name, days) != after[name]
-    for name in ("fact_refunds", "fact_disputes", "fact_payouts", "authorization_rates", "dim_merchants"):
+    unpriced = ("authorization_rates", "decline_codes", "dim_merchants")
+    for name in ("fact_refunds", "fact_disputes", "fact_payouts", *unpriced):
         assert after[name] == before[name], name

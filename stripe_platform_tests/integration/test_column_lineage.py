@@ -22,6 +22,7 @@ MADE_OF_NONE = {
     "card_network_limits": {"card_brand", "program", "ratio", "events"},
     "customer_cohorts": {"customers", "retained", "retention"},
     "customer_rfm": {"frequency"},
+    "decline_codes": {"declined"},
     "dispute_rates": {
         "successful_charges",
         "charges_of_month_before",

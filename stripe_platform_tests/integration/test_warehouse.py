@@ -635,12 +635,13 @@ def test_daily_revenue_counts_the_ledger_rows_of_each_kind(payments: Lake) -> No
 def test_a_charge_carries_its_card_and_what_the_ledger_says_of_it_and_of_its_refunds_and_disputes(
     payments: Lake,
 ) -> None:
-    charges = "select charge_id, amount, currency, status, fee, net, card_brand from marts.fact_charges"
+    columns = "charge_id, amount, amount_disputed, currency, status, fee, net, card_brand"
+    charges = f"select {columns} from marts.fact_charges"
     assert sorted(query_rows(payments.settings, charges)) == [
-        (CHARGE, 10_000, "eur", "succeeded", 1_820, 6_180, "visa"),
-        (YEN_CHARGE, 500, "jpy", "succeeded", 15, 485, "visa"),
-        (FAILED_CHARGE, 700, "eur", "failed", 0, 0, "visa"),
-        (LATE_CHARGE, 300, "eur", "succeeded", 39, 261, "visa"),
+        (CHARGE, 10_000, 5_000, "eur", "succeeded", 1_820, 6_180, "visa"),
+        (YEN_CHARGE, 500, 0, "jpy", "succeeded", 15, 485, "visa"),
+        (FAILED_CHARGE, 700, 0, "eur", "failed", 0, 0, "visa"),
+        (LATE_CHARGE, 300, 0, "eur", "succeeded", 39, 261, "visa"),
     ]
 
 
@@ -673,6 +674,11 @@ def test_authorization_is_counted_by_day_card_and_merchant(payments: Lake) -> No
         ("2026-01-31", MERCHANT, "visa", 3, 2, 1, 2, 0.667, 0.5),
         ("2026-02-01", OTHER_MERCHANT, "visa", 1, 0, 0, 1, 1.0, None),
     ]
+
+
+def test_a_failed_charge_is_counted_by_its_code(payments: Lake) -> None:
+    codes = "select day::varchar, merchant_id, card_brand, decline_code, declined from marts.decline_codes"
+    assert query_rows(payments.settings, codes) == [("2026-01-31", MERCHANT, "visa", "card_declined", 1)]
 
 
 def test_what_lies_beyond_the_cut_is_not_published(payments: Lake) -> None:

@@ -21,7 +21,7 @@ from stripe_platform_tests.integration.warehouse_damages_billing import COUNTS a
 PAYOUT, FEE = key(108), key(107)
 LEDGER, CHARGES, REVENUE = "ledger_money_is_conserved", "charge_money_is_conserved", "daily_revenue_is_the_ledger"
 AUTHORIZATION = "authorization_counts_are_those_of_the_charges"
-DISPUTED = "disputed_amounts_are_those_of_the_disputes"
+DECLINED, DISPUTED = "decline_codes_are_those_of_the_charges", "disputed_amounts_are_those_of_the_disputes"
 RECONCILED, PAID_OUT = "paid_payouts_are_reconciled", "payout_reconciliation_is_the_ledger"
 
 
@@ -88,7 +88,11 @@ MARTS_DAMAGES = [
         (LEDGER, REVENUE),
     ),
     null_row("marts.fact_charges", "fact_charges_amounts_are_in_order", CHARGES, AUTHORIZATION),
-    doubled("marts.fact_charges", "settlement_currency is null", "unique_fact_charges_*", CHARGES, AUTHORIZATION, RFM),
+    doubled(
+        "marts.fact_charges",
+        "status = 'failed'",
+        *("unique_fact_charges_*", CHARGES, AUTHORIZATION, DECLINED, RFM),
+    ),
     fact("charges", "merchant_id", "'nobody'", "relationships_at_cut_fact_charges_merchant_id_*", GMV, FEES),
     fact("charges", "customer_id", "'nobody'", "relationships_at_cut_fact_charges_customer_id_*", COHORTS, RFM),
     fact("charges", "payment_method_id", "'none'", "relationships_at_cut_fact_charges_payment_method_id_*"),
@@ -228,6 +232,13 @@ AUTHORIZATION_DAMAGES = [
     mart("authorization_rates", "blocked = blocked + 1", AUTHORIZATION),
     null_row("marts.authorization_rates", ADD_UP, SHARES, AUTHORIZATION),
 ]
+DECLINE_DAMAGES = [
+    doubled("marts.decline_codes", "true", "decline_codes_has_one_row_per_*", DECLINED),
+    mart("decline_codes", "day = day - 3000", "relationships_decline_codes_day_*", DECLINED),
+    mart("decline_codes", "declined = declined + 1", DECLINED),
+    mart("decline_codes", "decline_code = 'new'", DECLINED),
+    null_row("marts.decline_codes", DECLINED),
+]
 DAMAGES = [
     *staging_damages(),
     *MARTS_DAMAGES,
@@ -237,6 +248,7 @@ DAMAGES = [
     *RECONCILIATION_DAMAGES,
     *REFERENCE_DAMAGES,
     *AUTHORIZATION_DAMAGES,
+    *DECLINE_DAMAGES,
     *REPORTING_DAMAGES,
     *BILLING_DAMAGES,
     *DIMENSION_DAMAGES,

@@ -18,7 +18,9 @@ def write_billing(lake: Lake) -> None:
     A subscription that gets dearer, one that ends, one that swaps its item, and a fraud warning; the months begin with
     a failed charge.
     """
-    failed = charge(key(300), 900, status="failed", amount_captured=0, payment_method_id=METHOD)
+    failed = charge(
+        key(300), 900, status="failed", amount_captured=0, failure_code="expired_card", payment_method_id=METHOD
+    )
     lake.write("charges", failed | {"created": NOVEMBER}, partition=2)
     lake.write("early_fraud_warnings", {"id": key(300), "charge_id": CHARGE, "created": JANUARY})
     recurring = {"type": "recurring", "recurring_interval": "month", "interval_count": 1, "usage_type": "licensed"}
