@@ -75,7 +75,9 @@ def staging_damages() -> list[Damage]:
 
 MARTS_DAMAGES = [
     null_row("marts.fact_transactions", "fact_transactions_net_is_amount_less_fee", LEDGER),
-    doubled("marts.fact_transactions", f"transaction_id = '{PAYOUT}'", "unique_fact_transactions_*", LEDGER, PAYOUT_NET),
+    doubled(
+        "marts.fact_transactions", f"transaction_id = '{PAYOUT}'", "unique_fact_transactions_*", LEDGER, PAYOUT_NET
+    ),
     fact("transactions", "merchant_id", "'nobody'", "relationships_at_cut_fact_transactions_merchant_id_*"),
     fact("transactions", "currency", "'xxx'", "relationships_at_cut_fact_transactions_currency_*", LEDGER),
     fact("transactions", "reporting_category", "'new'", "accepted_values_fact_transactions_reporting_category_*"),
