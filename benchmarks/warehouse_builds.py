@@ -191,7 +191,7 @@ def build(settings: Settings, cut: Cut) -> float:
     """Seconds of one build with its tests, as a run does it."""
     began = time.monotonic()
     with builder(settings), dbt_environment(settings):
-        prepare_build(settings, cut)
+        prepared = prepare_build(settings, cut)
         target = str(settings.home / "target")
         subprocess.run(
             [DBT, "--quiet", "build", "--exclude-resource-type", "unit_test"],
@@ -199,7 +199,7 @@ def build(settings: Settings, cut: Cut) -> float:
             env=os.environ | {"DBT_TARGET_PATH": target, "DBT_LOG_PATH": target},
             check=True,
         )
-        mark_tested(settings)
+        mark_tested(settings, prepared)
     return time.monotonic() - began
 
 

@@ -34,7 +34,7 @@ left join {{ ref('int_exchange_rates') }} as rates
         and (days.day < rates.valid_to or rates.valid_to is null)
 {%- endmacro %}
 
-{#- The sum of amounts that may be unknown: null when one of them is. -#}
-{% macro sum_of_all(amount) -%}
-case when count(*) = count({{ amount }}) then sum({{ amount }}) end
+{#- The sum of amounts that may be unknown, of a group or of a window (`over (…)`): null when one of them is. -#}
+{% macro sum_of_all(amount, window='') -%}
+case when count(*) {{ window }} = count({{ amount }}) {{ window }} then sum({{ amount }}) {{ window }} end
 {%- endmacro %}

@@ -5,7 +5,9 @@ with ledger as (
     select
         source_id,
         sum(fee) as fee,
-        sum(net) as net
+        sum(net) as net,
+        {{ sum_of_all('fee_reporting') }} as fee_reporting,
+        {{ sum_of_all('net_reporting') }} as net_reporting
     from {{ ref('fact_transactions') }}
     where source_type = 'dispute'
     group by source_id
@@ -19,3 +21,7 @@ where
     disputes.fee <> ledger.fee
     or disputes.net <> ledger.net
     or disputes.net <> disputes.reinstated - disputes.withdrawn - disputes.fee
+    or disputes.fee_reporting is distinct from ledger.fee_reporting
+    or disputes.net_reporting is distinct from ledger.net_reporting
+    or disputes.net_reporting is distinct from
+    disputes.reinstated_reporting - disputes.withdrawn_reporting - disputes.fee_reporting

@@ -5,7 +5,9 @@ with daily as (
         day,
         currency,
         sum(gross) as gross,
-        sum(net) as net
+        sum(net) as net,
+        {{ sum_of_all('gross_reporting') }} as gross_reporting,
+        {{ sum_of_all('net_reporting') }} as net_reporting
     from {{ ref('daily_revenue') }}
     group by day, currency
 ),
@@ -16,7 +18,9 @@ ages as (
         rolling.currency,
         datediff('day', daily.day, rolling.day) as age,
         daily.gross,
-        daily.net
+        daily.net,
+        daily.gross_reporting,
+        daily.net_reporting
     from {{ ref('rolling_revenue') }} as rolling
     inner join daily on rolling.currency = daily.currency and rolling.day >= daily.day
 ),
@@ -31,7 +35,13 @@ totals as (
         sum(case when age < 28 then gross else 0 end) as gross_28_days,
         sum(case when age < 7 then net else 0 end) as net_7_days,
         sum(case when age < 28 then net else 0 end) as net_28_days,
-        sum(net) as balance
+        sum(net) as balance,
+        {{ sum_of_all('case when age = 0 then gross_reporting else 0 end') }} as gross_reporting,
+        {{ sum_of_all('case when age = 0 then net_reporting else 0 end') }} as net_reporting,
+        {{ sum_of_all('case when age < 7 then gross_reporting else 0 end') }} as gross_7_days_reporting,
+        {{ sum_of_all('case when age < 28 then gross_reporting else 0 end') }} as gross_28_days_reporting,
+        {{ sum_of_all('case when age < 7 then net_reporting else 0 end') }} as net_7_days_reporting,
+        {{ sum_of_all('case when age < 28 then net_reporting else 0 end') }} as net_28_days_reporting
     from ages
     group by day, currency
 ),
@@ -46,7 +56,13 @@ mart as (
         gross_28_days,
         net_7_days,
         net_28_days,
-        balance
+        balance,
+        gross_reporting,
+        net_reporting,
+        gross_7_days_reporting,
+        gross_28_days_reporting,
+        net_7_days_reporting,
+        net_28_days_reporting
     from {{ ref('rolling_revenue') }}
 )
 

@@ -57,9 +57,9 @@ def warehouse_models(
     engine = engine_of(settings)
     with builder(settings), dbt_environment(settings):
         cut = cut_to_build_on(settings, context.run.run_id)
-        used = engine.prepare_build(settings, cut)
-        if used != cut:
-            context.log.info(f"another run has built on the newer cut {used.id}: building on it, not on {cut.id}")
+        build = engine.prepare_build(settings, cut)
+        if build.cut != cut:
+            context.log.info(f"another run has built on the newer cut {build.cut.id}: building on it, not on {cut.id}")
         target = new_run_target(settings, context.run.run_id)
         others = engine.models_are_others(settings)
         if others:
@@ -67,10 +67,10 @@ def warehouse_models(
         invocation = dbt.cli(build_arguments(config, whole=others), context=context, target_path=target)
         keys = context.assets_def.keys_by_output_name
         counted = events_with_row_counts(invocation, keys, settings)
-        on_cut = events_with_cut(counted, used)
+        on_cut = events_with_cut(counted, build.cut)
         yield from events_with_column_lineage(on_cut, invocation, keys, settings)
         if not context.assets_def.is_subset:
-            engine.mark_tested(settings)
+            engine.mark_tested(settings, build)
 
 
 def build_arguments(config: BuildConfig, *, whole: bool) -> list[str]:

@@ -22,6 +22,7 @@ from stripe_platform.errors import StripePlatformError
 from stripe_platform.local.disk import check_free_space
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.build_rules import (
+    Build,
     BuilderIsBusy,
     Publication,
     builder,
@@ -54,10 +55,10 @@ def build_path(settings: Settings) -> Path:
     return settings.warehouse_folder / BUILD_NAME
 
 
-def prepare_build(settings: Settings, cut: Cut) -> Cut:
+def prepare_build(settings: Settings, cut: Cut) -> Build:
     """Make `raw.<table>` in the build file: one fixed version of the change log, up to a cut and never beyond.
 
-    Returns that cut: the given one, or the one that the build holds already when a run beside this one has built
+    The build is on the given cut, or on the one that the build file holds already when a run beside this one has built
     further meanwhile. The caller holds `builder`. From here on the build is untested. What staging knows of a table
     whose topic is another one now is forgotten, so that dbt builds it from the whole log. Fails, and leaves the build
     as it was, when raw does not reach the cut (`RawIsBehind`), was read again beyond it (`CutInGap`), is of another
@@ -75,8 +76,7 @@ def prepare_build(settings: Settings, cut: Cut) -> Cut:
             for table in recreated:
                 connection.execute(f"drop table if exists staging_state.state_{table}")
             create_views(connection, tables, cut)
-            _begin(connection, cut)
-    return cut
+            return Build(cut, _begin(connection, cut))
 
 
 def models_are_others(settings: Settings) -> bool:
@@ -86,12 +86,15 @@ def models_are_others(settings: Settings) -> bool:
     return bool(models != digest_of_models())
 
 
-def mark_tested(settings: Settings) -> None:
-    """Say that all models were built on the prepared cut and all blocking tests passed. The caller holds `builder`."""
+def mark_tested(settings: Settings, build: Build) -> None:
+    """Say that all models of a prepared build were built, and all blocking tests passed. The caller holds `builder`."""
     # Code that changed on the way may have built a part of it: then the next build is whole.
-    tested = "update meta.build set is_tested = true, models = case when begun_with = $models then begun_with end"
+    tested = (
+        "update meta.build set is_tested = true, models = case when begun_with = $models then begun_with end "
+        "where number = $number"
+    )
     with _build_connection(settings) as connection:
-        connection.execute(tested, {"models": digest_of_models()})
+        connection.execute(tested, {"models": digest_of_models(), "number": build.number})
 
 
 def publish(settings: Settings, *, timeout: timedelta = timedelta(minutes=10)) -> Publication:
@@ -146,8 +149,11 @@ def _held_build(connection: duckdb.DuckDBPyConnection) -> tuple[Cut, bool] | Non
     return Cut.from_json(cut), is_tested
 
 
-def _begin(connection: duckdb.DuckDBPyConnection, cut: Cut) -> None:
-    """The next build, as its models know it: cut, number, and the code of the last tested one if it is its own."""
+def _begin(connection: duckdb.DuckDBPyConnection, cut: Cut) -> int:
+    """The next build, as its models know it: cut, number, and the code of the last tested one if it is its own.
+
+    Returns its number.
+    """
     connection.execute("create schema if not exists meta")
     for table in ("model_builds", "whole_builds"):
         connection.execute(f"create table if not exists meta.{table} (model varchar, number bigint)")
@@ -167,6 +173,7 @@ def _begin(connection: duckdb.DuckDBPyConnection, cut: Cut) -> None:
             **{"number": number + 1, "models": models, "code": code},
         },
     )
+    return int(number) + 1
 
 
 def _is_followed(connection: duckdb.DuckDBPyConnection) -> bool:

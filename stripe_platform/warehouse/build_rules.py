@@ -63,6 +63,14 @@ class TopicWasRecreated(StripePlatformError):
 
 
 @dataclass(frozen=True)
+class Build:
+    """A prepared build: the cut that it is made on, and its number, which no other one has."""
+
+    cut: Cut
+    number: int
+
+
+@dataclass(frozen=True)
 class Publication:
     """What `publish` did; `size` in bytes."""
 

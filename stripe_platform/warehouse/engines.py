@@ -11,7 +11,7 @@ from stripe_platform.warehouse import answer as duckdb_answer
 from stripe_platform.warehouse import build as duckdb
 from stripe_platform.warehouse import built as duckdb_built
 from stripe_platform.warehouse.answer import Answer, Reader
-from stripe_platform.warehouse.build_rules import Publication
+from stripe_platform.warehouse.build_rules import Build, Publication
 from stripe_platform.warehouse.built import StoredColumn
 from stripe_platform.warehouse.snowflake import build as snowflake
 from stripe_platform.warehouse.snowflake import query as snowflake_query
@@ -21,9 +21,9 @@ from stripe_platform.warehouse.snowflake import query as snowflake_query
 class Engine:
     """The steps of a build, each with the promises of its namesake in `warehouse.build`."""
 
-    prepare_build: Callable[[Settings, Cut], Cut]
+    prepare_build: Callable[[Settings, Cut], Build]
     models_are_others: Callable[[Settings], bool]
-    mark_tested: Callable[[Settings], None]
+    mark_tested: Callable[[Settings, Build], None]
     publish: Callable[[Settings], Publication]
     published_cut: Callable[[Settings], Cut | None]
     row_counts: Callable[[Settings, list[str]], dict[str, int]]

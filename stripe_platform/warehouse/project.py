@@ -20,7 +20,7 @@ from stripe_platform.warehouse.model_code import PROJECT_DIR
 from stripe_platform.warehouse.snowflake.connection import profile_variables as snowflake_variables
 
 # Beside the interpreter, so that it is found without an activated environment.
-DBT = Path(sys.executable).with_name("dbt")
+DBT = Path(sys.executable).with_name("stripe-platform-dbt")
 PARSE_LIMIT_SECONDS = 180
 
 

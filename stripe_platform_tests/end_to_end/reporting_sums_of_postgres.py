@@ -37,7 +37,50 @@ PAID = f"""
         WHERE status = 'succeeded'
     )
 """
+MOVED = f"""
+    moved AS MATERIALIZED (
+        SELECT movement.*,
+            {in_euros("movement.amount", "movement.currency", "movement.created")} AS euros,
+            {in_euros("movement.fee", "movement.currency", "movement.created")} AS fee_euros
+        FROM balance_transactions AS movement
+    )
+"""
+
+
+def of_source(mart: str, source_type: str) -> SameSums:
+    """What the ledger rows that name an object as their source come to."""
+    return SameSums(
+        f"what the ledger moved for each {source_type}",
+        f"select {source_type}_id, fee_reporting, net_reporting from marts.{mart} where net_reporting <> 0",
+        f"""
+        WITH {MOVED}
+        SELECT source_id::text, sum(fee_euros)::bigint, sum(euros - fee_euros)::bigint
+        FROM moved
+        WHERE source_type = '{source_type}'
+        GROUP BY source_id
+        HAVING sum(euros - fee_euros) <> 0
+        """,
+    )
+
+
 REPORTING_SUMS = (
+    of_source("fact_refunds", "refund"),
+    of_source("fact_disputes", "dispute"),
+    of_source("fact_payouts", "payout"),
+    SameSums(
+        "what each payout paid out in the reporting currency",
+        """
+        select payout_id, gross_reporting, fees_reporting, net_reporting
+        from marts.payout_reconciliation where movements > 0
+        """,
+        f"""
+        WITH {MOVED}
+        SELECT payout_id::text, sum(euros)::bigint, sum(fee_euros)::bigint, sum(euros - fee_euros)::bigint
+        FROM moved
+        WHERE payout_id IS NOT NULL AND source_id IS DISTINCT FROM payout_id
+        GROUP BY payout_id
+        """,
+    ),
     SameSums(
         "GMV and what it cost",
         """
@@ -46,15 +89,16 @@ REPORTING_SUMS = (
         """,
         f"""
         WITH {PAID},
-        moved AS (
+        {MOVED},
+        charged AS (
             SELECT CASE WHEN source_type = 'charge' THEN movement.source_id
                 ELSE coalesce(refund.charge_id, dispute.charge_id) END AS charge_id,
-                {in_euros("movement.fee", "movement.currency", "movement.created")} AS euros
-            FROM balance_transactions AS movement
+                movement.fee_euros AS euros
+            FROM moved AS movement
             LEFT JOIN refunds AS refund ON movement.source_type = 'refund' AND refund.id = movement.source_id
             LEFT JOIN disputes AS dispute ON movement.source_type = 'dispute' AND dispute.id = movement.source_id
         ),
-        fees AS (SELECT charge_id, sum(euros) AS euros FROM moved GROUP BY 1)
+        fees AS (SELECT charge_id, sum(euros) AS euros FROM charged GROUP BY 1)
         SELECT paid.month::text, paid.merchant_id::text, paid.currency, count(*), sum(paid.amount_captured)::bigint,
             count(DISTINCT paid.customer_id), sum(paid.euros)::bigint, coalesce(sum(fees.euros), 0)::bigint
         FROM paid
@@ -99,22 +143,29 @@ REPORTING_SUMS = (
     SameSums(
         "rolling revenue on days that have some",
         """
-        select day::varchar, currency, gross, net, gross_7_days, net_28_days, balance
+        select day::varchar, currency, gross, net, gross_7_days, net_28_days, balance,
+            gross_reporting, net_reporting, gross_28_days_reporting, net_7_days_reporting
         from marts.rolling_revenue
         where (day, currency) in (select (day, currency) from marts.daily_revenue)
         """,
-        """
-        WITH daily AS (
+        f"""
+        WITH {MOVED},
+        daily AS (
             SELECT (created AT TIME ZONE 'UTC')::date AS day, currency,
-                coalesce(sum(amount) FILTER (WHERE reporting_category = 'charge'), 0) AS gross, sum(net) AS net
-            FROM balance_transactions
+                coalesce(sum(amount) FILTER (WHERE reporting_category = 'charge'), 0) AS gross, sum(net) AS net,
+                coalesce(sum(euros) FILTER (WHERE reporting_category = 'charge'), 0) AS gross_euros,
+                sum(euros - fee_euros) AS net_euros
+            FROM moved
             WHERE reporting_category IN ('charge', 'refund', 'refund_failure', 'dispute', 'dispute_reversal', 'fee')
             GROUP BY 1, 2
         )
         SELECT day::text, currency, gross::bigint, net::bigint,
             (sum(gross) OVER (of_currency RANGE BETWEEN '6 days' PRECEDING AND CURRENT ROW))::bigint,
             (sum(net) OVER (of_currency RANGE BETWEEN '27 days' PRECEDING AND CURRENT ROW))::bigint,
-            (sum(net) OVER of_currency)::bigint
+            (sum(net) OVER of_currency)::bigint,
+            gross_euros::bigint, net_euros::bigint,
+            (sum(gross_euros) OVER (of_currency RANGE BETWEEN '27 days' PRECEDING AND CURRENT ROW))::bigint,
+            (sum(net_euros) OVER (of_currency RANGE BETWEEN '6 days' PRECEDING AND CURRENT ROW))::bigint
         FROM daily
         WINDOW of_currency AS (PARTITION BY currency ORDER BY day)
         """,

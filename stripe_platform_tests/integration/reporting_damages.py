@@ -80,6 +80,9 @@ ROLLING_DAMAGES = [
     mart("rolling_revenue", "gross_7_days = gross_7_days + 1", ROLLING),
     mart("rolling_revenue", "net_28_days = net_28_days + 1", ROLLING),
     mart("rolling_revenue", "balance = balance + 1", ROLLING),
+    mart("rolling_revenue", "net_reporting = net_reporting + 1", ROLLING),
+    mart("rolling_revenue", "gross_7_days_reporting = gross_7_days_reporting + 1", ROLLING),
+    mart("rolling_revenue", "net_28_days_reporting = null", ROLLING),
     null_row("marts.rolling_revenue", EVERY_DAY, ROLLING),
 ]
 REPORTING_DAMAGES = [

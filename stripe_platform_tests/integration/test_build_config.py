@@ -39,8 +39,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     lake.write("countries", {"iso2": "FR", "name": "France", "region": "Europe"})
     save_cut(lake.settings, "a-run", lake.cut())
     with builder(lake.settings):
-        prepare_build(lake.settings, lake.cut())
-        mark_tested(lake.settings)
+        mark_tested(lake.settings, prepare_build(lake.settings, lake.cut()))
     return lake
 
 
@@ -113,7 +112,7 @@ def test_every_model_that_was_built_names_the_cut_that_was_built_on(lake: Lake, 
     save_cut(lake.settings, "an-overtaken-run", lake.cut())
     with builder(lake.settings):
         lake.write("countries", {"iso2": "DE", "name": "Germany", "region": "Europe"})
-        used = prepare_build(lake.settings, lake.cut())
+        used = prepare_build(lake.settings, lake.cut()).cut
 
     built = run(lake.settings, assets, {}, dg.AssetSelection.assets(["marts", "dim_country"]).upstream())
 

@@ -120,7 +120,7 @@ def assert_raw_is_postgres(settings: Settings) -> None:
     assert sorted(known) == sorted(execute(settings, "SELECT id::text, business_name FROM payments.merchants"))
     assert offsets_stored_twice(settings, "merchants") == rows_beyond_offsets(settings, "merchants") == 0
     with builder(settings):
-        assert prepare_build(settings, cut) == cut
+        assert prepare_build(settings, cut).cut == cut
 
 
 def verdict(check: Callable[..., object], settings: Settings) -> dg.AssetCheckResult:

@@ -105,10 +105,10 @@ def build_staging(settings: Settings, table: str) -> None:
     # Shared, so that dbt reads its project once.
     target = str(settings.secrets.resolve().parent / "target")
     with builder(settings), dbt_environment(settings):
-        prepare_build(settings, cut)
+        prepared = prepare_build(settings, cut)
         command = [str(DBT), "--quiet", "run", "--target-path", target, "--log-path", target, "--select"]
         subprocess.run([*command, f"state_{table}", f"stg_{table}"], cwd=PROJECT_DIR, timeout=120, check=True)
-        mark_tested(settings)
+        mark_tested(settings, prepared)
     publish(settings)
 
 

@@ -96,9 +96,9 @@ class Engines:
         cut = self.lake.cut()
         for settings in (self.duckdb, self.snowflake):
             with builder(settings):
-                engine_of(settings).prepare_build(settings, cut)
+                prepared = engine_of(settings).prepare_build(settings, cut)
                 assert dbt(settings, "build", *arguments) == 0, settings.warehouse
-                engine_of(settings).mark_tested(settings)
+                engine_of(settings).mark_tested(settings, prepared)
         return cut
 
     def answers(self) -> Answers:

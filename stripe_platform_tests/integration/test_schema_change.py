@@ -104,10 +104,10 @@ class Source:
         drain_up_to(self.settings, TABLES_BY_NAME, cut.offsets, limit=LIMIT)
         target = str(self.settings.home / "target")
         with builder(self.settings), dbt_environment(self.settings):
-            prepare_build(self.settings, cut)
+            prepared = prepare_build(self.settings, cut)
             command = [str(DBT), "--quiet", "run", "--target-path", target, "--log-path", target, "--select"]
             subprocess.run([*command, f"state_{table}", f"stg_{table}"], cwd=PROJECT_DIR, timeout=120, check=True)
-            mark_tested(self.settings)
+            mark_tested(self.settings, prepared)
         publish(self.settings)
         return sorted(query_rows(self.settings, f"select {columns} from staging.stg_{table}"), key=str)
 

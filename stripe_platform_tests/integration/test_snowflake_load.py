@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from snowflake.connector import SnowflakeConnection
 
+from stripe_platform.oltp.tables import TABLES_BY_NAME
 from stripe_platform.raw.change_log import ChangeLog, row_count
 from stripe_platform.settings import Settings
 from stripe_platform.warehouse.change_log_views import read_raw
@@ -22,6 +23,10 @@ from stripe_platform_tests.integration.snowflake_account import account, set_up
 from stripe_platform_tests.integration.test_warehouse import UNCHANGED, Lake, charge, key
 
 TABLE = "charges"
+
+
+PARTITIONS = TABLES_BY_NAME[TABLE].topic_partitions
+OF_PARTITION = f"table_name = '{TABLE}' and partition = 0"
 
 
 class Crash(BaseException):
@@ -60,9 +65,7 @@ def places(lake: Lake) -> list[tuple[int, int]]:
 
 
 def next_offset(lake: Lake) -> int:
-    ((offset,),) = rows(
-        lake, f"select next_offset from meta.raw_offsets where table_name = '{TABLE}' and partition = 0"
-    )
+    ((offset,),) = rows(lake, f"select next_offset from meta.raw_offsets where {OF_PARTITION}")
     return int(offset)
 
 
@@ -251,6 +254,29 @@ def test_of_two_loaders_at_once_one_loads_and_the_other_begins_again(
     assert load_all(lake) == 0
     assert loads == [-1, 2]
     assert places(lake) == [(0, 0), (0, 1)]
+
+
+@pytest.mark.parametrize("has_loaded", [False, True])
+def test_a_first_offset_that_two_loaders_stored_at_once_counts_once(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, *, has_loaded: bool
+) -> None:
+    lake.write(TABLE, charge(key(1), 1), charge(key(2), 2))
+    stored: list[str] = []
+
+    def other(number: int, statement: str) -> None:
+        if statement.startswith("insert into meta.raw_offsets"):
+            stored.append(statement)
+        # The first offsets are stored: now those of the other come, who has looked for them before.
+        if statement.startswith("select partition") and len(stored) == PARTITIONS:
+            stored.append("by the other")
+            if has_loaded:
+                rows(lake, f"update meta.raw_offsets set next_offset = 2 where {OF_PARTITION}")
+            rows(lake, f"insert into meta.raw_offsets select '{TABLE}', '{TABLE}-topic', 0, 0")
+
+    interrupted(monkeypatch, other)
+    assert load_all(lake) == (0 if has_loaded else 2)
+    assert "by the other" in stored
+    assert rows(lake, f"select next_offset, count(*) from meta.raw_offsets where {OF_PARTITION} group by 1") == [(2, 1)]
 
 
 def test_a_loader_beside_an_open_transaction_fails_and_changes_nothing(lake: Lake) -> None:

@@ -68,6 +68,6 @@ def test_the_documented_way_takes_in_a_table_of_a_topic_that_was_created_again(t
         for statement in documented_remedy():
             rows(snowflake, statement)
         cut = now.cut()
-        assert prepare_build(now.settings, cut) == cut
+        assert prepare_build(now.settings, cut).cut == cut
         assert dbt(now.settings, "run", "--select", "state_charges") == 0
         assert rows(snowflake, "select id from staging_state.state_charges") == [(key(3),)]

@@ -28,8 +28,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     write_payments(lake)
     write_a_row_of_every_other_table(lake)
     with builder(lake.settings):
-        prepare_build(lake.settings, lake.cut())
-        mark_tested(lake.settings)
+        mark_tested(lake.settings, prepare_build(lake.settings, lake.cut()))
     with duckdb.connect(str(build_path(lake.settings))) as connection:
         for table in CAPTURED_TABLES:
             connection.execute(f"alter view raw.{table.name} rename to {table.name}_now")

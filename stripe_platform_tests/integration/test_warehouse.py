@@ -139,9 +139,9 @@ def dbt_build(settings: Settings, *arguments: str) -> int:
 
 def build(settings: Settings, cut: Cut, *arguments: str) -> None:
     with builder(settings):
-        prepare_build(settings, cut)
+        prepared = prepare_build(settings, cut)
         assert dbt_build(settings, *arguments) == 0
-        mark_tested(settings)
+        mark_tested(settings, prepared)
 
 
 def rows_of_build(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
@@ -442,10 +442,10 @@ def test_incremental_builds_end_in_the_same_state_as_one_of_the_whole_log(staged
 
 def test_a_run_whose_cut_another_run_has_overtaken_builds_on_the_newer_cut(staged: Lake) -> None:
     with builder(staged.settings):
-        newer = prepare_build(staged.settings, staged.cut())
+        newer = prepare_build(staged.settings, staged.cut()).cut
         changes = rows_of_build(staged.settings, "select count(*) from raw.merchants")
         overtaken = replace(newer, id="overtaken", offsets=newer.offsets | {"merchants": {0: 1}})
-        assert prepare_build(staged.settings, overtaken) == newer
+        assert prepare_build(staged.settings, overtaken).cut == newer
         assert rows_of_build(staged.settings, "select count(*) from raw.merchants") == changes
         assert rows_of_build(staged.settings, "select cut_id from meta.build") == [(newer.id,)]
 
@@ -454,7 +454,7 @@ def test_a_run_goes_on_with_its_own_cut_when_that_is_newer_than_the_build(staged
     with builder(staged.settings):
         prepare_build(staged.settings, staged.cut())
         newer = staged.cut()
-        assert prepare_build(staged.settings, newer) == newer
+        assert prepare_build(staged.settings, newer).cut == newer
         assert rows_of_build(staged.settings, "select cut_id from meta.build") == [(newer.id,)]
 
 
@@ -482,7 +482,7 @@ def test_a_cut_before_the_end_of_the_snapshot_that_fills_a_gap_is_refused(staged
         prepare_build(staged.settings, cut)
     staged.write("disputes", *({"id": key(2), "_op": "u"} for _ in range(3)))
     with builder(staged.settings):
-        assert prepare_build(staged.settings, newer := staged.cut()) == newer
+        assert prepare_build(staged.settings, newer := staged.cut()).cut == newer
 
 
 # --- From a coherent set of payments to the marts ----------------------------------------------------------------

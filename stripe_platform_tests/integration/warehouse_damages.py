@@ -23,6 +23,7 @@ LEDGER, CHARGES, REVENUE = "ledger_money_is_conserved", "charge_money_is_conserv
 AUTHORIZATION = "authorization_counts_are_those_of_the_charges"
 DECLINED, DISPUTED = "decline_codes_are_those_of_the_charges", "disputed_amounts_are_those_of_the_disputes"
 RECONCILED, PAID_OUT = "paid_payouts_are_reconciled", "payout_reconciliation_is_the_ledger"
+PAYOUT_NET = "payout_net_is_in_the_ledger"
 
 
 def fact(kind: str, column: str, value: str, *fails: str) -> Damage:
@@ -75,13 +76,20 @@ def staging_damages() -> list[Damage]:
 
 MARTS_DAMAGES = [
     null_row("marts.fact_transactions", "fact_transactions_net_is_amount_less_fee", LEDGER),
-    doubled("marts.fact_transactions", f"transaction_id = '{PAYOUT}'", "unique_fact_transactions_*", LEDGER),
+    doubled(
+        "marts.fact_transactions", f"transaction_id = '{PAYOUT}'", "unique_fact_transactions_*", LEDGER, PAYOUT_NET
+    ),
     fact("transactions", "merchant_id", "'nobody'", "relationships_at_cut_fact_transactions_merchant_id_*"),
     fact("transactions", "currency", "'xxx'", "relationships_at_cut_fact_transactions_currency_*", LEDGER),
     fact("transactions", "reporting_category", "'new'", "accepted_values_fact_transactions_reporting_category_*"),
     fact("transactions", "status", "'new'", "accepted_values_fact_transactions_status_*"),
-    fact("transactions", "net", "net + 1", "fact_transactions_net_is_amount_less_fee", LEDGER),
-    fact("transactions", "net_reporting", "net_reporting + 1", "fact_transactions_net_reporting_is_amount_less_fee"),
+    fact("transactions", "net", "net + 1", "fact_transactions_net_is_amount_less_fee", LEDGER, PAYOUT_NET),
+    fact(
+        "transactions",
+        "net_reporting",
+        "net_reporting + 1",
+        *("fact_transactions_net_reporting_is_amount_less_fee", PAYOUT_NET),
+    ),
     Damage(
         "a movement of revenue is larger than in the ledger",
         f"update marts.fact_transactions set amount = amount + 1, net = net + 1 where transaction_id = '{FEE}'",
@@ -131,7 +139,7 @@ MARTS_DAMAGES = [
     mart(
         "daily_revenue",
         "fees_reporting = fees_reporting + 1, net_reporting = net_reporting - 1",
-        REVENUE,
+        *(REVENUE, ROLLING),
     ),
     mart("daily_revenue", "refund_failure_count = refund_failure_count + 1", REVENUE),
     mart("daily_revenue", "dispute_reversal_count = dispute_count + 1", REVENUE),
@@ -160,7 +168,9 @@ REFUND_DAMAGES = [
     mart("fact_refunds", "status = 'new'", "accepted_values_fact_refunds_status_*", REFUNDS, ALL_OR_NOTHING),
     mart("fact_refunds", "amount = amount + 1, amount_refunded = 0", REFUNDS, ALL_OR_NOTHING),
     mart("fact_refunds", "net = net + 1", REFUND_NET),
-    null_row("marts.fact_refunds", REFUNDS, ALL_OR_NOTHING),
+    mart("fact_refunds", "fee_reporting = fee_reporting + 1", REFUND_NET),
+    mart("fact_refunds", "net_reporting = null", REFUND_NET),
+    null_row("marts.fact_refunds", REFUNDS, REFUND_NET, ALL_OR_NOTHING),
 ]
 DISPUTES, DISPUTE_NET = "dispute_money_is_conserved", "dispute_net_is_in_the_ledger"
 DECIDED = "fact_disputes_only_a_decided_amount_is_won_or_lost"
@@ -181,6 +191,9 @@ DISPUTE_DAMAGES = [
     mart("fact_disputes", "is_closed = false", DECIDED),
     mart("fact_disputes", "net = net + 1, reinstated = reinstated + 1", DISPUTE_NET),
     mart("fact_disputes", "withdrawn = 0", DISPUTE_NET),
+    mart("fact_disputes", "withdrawn_reporting = withdrawn_reporting + 1", DISPUTE_NET),
+    mart("fact_disputes", "reinstated_reporting = null", DISPUTE_NET),
+    mart("fact_disputes", "fee_reporting = fee_reporting + 1, net_reporting = net_reporting - 1", DISPUTE_NET),
     null_row("marts.fact_disputes", DISPUTES, DECIDED),
 ]
 PAYOUTS = "payout_money_is_conserved"
@@ -192,9 +205,13 @@ PAYOUT_DAMAGES = [
     mart("fact_payouts", "method = 'new'", "accepted_values_fact_payouts_method_*"),
     mart("fact_payouts", "type = 'new'", "accepted_values_fact_payouts_type_*"),
     mart("fact_payouts", "reconciliation_status = 'new'", "accepted_values_fact_payouts_reconciliation_status_*"),
-    null_row("marts.fact_payouts", PAYOUTS),
+    mart("fact_payouts", "net = net + 1", PAYOUT_NET),
+    mart("fact_payouts", "fee_reporting = fee_reporting + 1", PAYOUT_NET),
+    mart("fact_payouts", "net_reporting = null", PAYOUT_NET),
+    null_row("marts.fact_payouts", PAYOUTS, PAYOUT_NET),
 ]
 DIFFERENCE = "payout_reconciliation_difference_is_amount_less_net"
+NET_REPORTING = "payout_reconciliation_net_reporting_is_gross_less_fees"
 WITHOUT_DIFFERENCE = "payout_reconciliation_is_reconciled_without_difference_or_foreign_rows"
 RECONCILIATION_DAMAGES = [
     Damage(
@@ -204,13 +221,16 @@ RECONCILIATION_DAMAGES = [
         (),
     ),
     doubled("marts.payout_reconciliation", "true", "unique_payout_reconciliation_*"),
-    mart("payout_reconciliation", "payout_id = 'none', movements = 0, net = 0, gross = 0, fees = 0, amount = 0",
+    mart("payout_reconciliation", "payout_id = 'none', movements = 0, net = 0, gross = 0, fees = 0, amount = 0, "
+         "gross_reporting = 0, fees_reporting = 0, net_reporting = 0",
          "relationships_at_cut_payout_reconciliation_payout_id_*"),
     mart("payout_reconciliation", "reconciliation_status = 'completed', amount = net + 1, difference = 1, "
          "is_reconciled = false", RECONCILED),
     mart("payout_reconciliation", "foreign_movements = 1, is_reconciled = false", RECONCILED),
     mart("payout_reconciliation", "difference = 1, is_reconciled = false", RECONCILED, DIFFERENCE),
     mart("payout_reconciliation", "is_reconciled = false", WITHOUT_DIFFERENCE),
+    mart("payout_reconciliation", "gross_reporting = gross_reporting + 1", NET_REPORTING),
+    mart("payout_reconciliation", "fees_reporting = fees_reporting + 1, net_reporting = net_reporting - 1", PAID_OUT),
     mart("payout_reconciliation", "movements = movements + 1", PAID_OUT),
     mart("payout_reconciliation", "net = net + 1, gross = gross + 1, amount = amount + 1", PAID_OUT),
     null_row("marts.payout_reconciliation", DIFFERENCE, WITHOUT_DIFFERENCE, PAID_OUT),

@@ -19,6 +19,9 @@ with touched as (
     where not {{ is_closed('status') }}
     union all
     {{ of_rates_changed(ref('stg_disputes'), ['dispute_id']) }}
+    union all
+    select dispute_id from {{ ref('stg_dispute_balance_transactions') }}
+    where balance_transaction_id in ({{ of_rates_changed(ref('fact_transactions'), ['transaction_id']) }})
     {% endcall %}
 ),
 
@@ -30,6 +33,12 @@ ledger as (
         max(case when links.kind = 'reinstated' then transactions.created end) as reinstated_at,
         sum(transactions.fee) as fee,
         sum(transactions.net) as net,
+        {{ sum_of_all("case when links.kind = 'withdrawn' then -transactions.amount_reporting else 0 end") }}
+            as withdrawn_reporting,
+        {{ sum_of_all("case when links.kind = 'reinstated' then transactions.amount_reporting else 0 end") }}
+            as reinstated_reporting,
+        {{ sum_of_all('transactions.fee_reporting') }} as fee_reporting,
+        {{ sum_of_all('transactions.net_reporting') }} as net_reporting,
         min(transactions.currency) as settlement_currency
     from {{ ref('stg_dispute_balance_transactions') }} as links
     inner join touched on links.dispute_id = touched.dispute_id
@@ -71,7 +80,11 @@ disputes as (
         ledger.reinstated,
         ledger.fee,
         ledger.net,
-        ledger.settlement_currency
+        ledger.settlement_currency,
+        case when ledger.dispute_id is null then 0 else ledger.withdrawn_reporting end as withdrawn_reporting,
+        case when ledger.dispute_id is null then 0 else ledger.reinstated_reporting end as reinstated_reporting,
+        case when ledger.dispute_id is null then 0 else ledger.fee_reporting end as fee_reporting,
+        case when ledger.dispute_id is null then 0 else ledger.net_reporting end as net_reporting
     from judged
     left join ledger on judged.dispute_id = ledger.dispute_id
     left join closings on judged.dispute_id = closings.dispute_id
@@ -91,6 +104,10 @@ select
     cast(coalesce(disputes.fee, 0) as bigint) as fee,
     cast(coalesce(disputes.net, 0) as bigint) as net,
     disputes.settlement_currency,
+    cast(disputes.withdrawn_reporting as bigint) as withdrawn_reporting,
+    cast(disputes.reinstated_reporting as bigint) as reinstated_reporting,
+    cast(disputes.fee_reporting as bigint) as fee_reporting,
+    cast(disputes.net_reporting as bigint) as net_reporting,
     disputes.status,
     disputes.reason,
     disputes.network_reason_code,

@@ -7,6 +7,9 @@ with touched as (
     {{ ever_named('balance_transactions', 'source_id', only="source_type = 'payout'") }}
     union all
     {{ of_rates_changed(ref('stg_payouts'), ['payout_id']) }}
+    union all
+    select payout_id from {{ ref('stg_payouts') }}
+    where payout_id in ({{ of_rates_changed(ref('fact_transactions'), ['source_id']) }})
     {% endcall %}
 ),
 
@@ -26,7 +29,9 @@ ledger as (
     select
         transactions.source_id as payout_id,
         sum(transactions.fee) as fee,
-        sum(transactions.net) as net
+        sum(transactions.net) as net,
+        {{ sum_of_all('transactions.fee_reporting') }} as fee_reporting,
+        {{ sum_of_all('transactions.net_reporting') }} as net_reporting
     from {{ ref('fact_transactions') }} as transactions
     inner join touched on transactions.source_id = touched.payout_id
     where transactions.source_type = 'payout'
@@ -41,6 +46,8 @@ select
     {{ in_reporting_currency('payouts.amount', 'rates.rate', 'rates.exponent') }} as amount_reporting,
     cast(coalesce(ledger.fee, 0) as bigint) as fee,
     cast(coalesce(ledger.net, 0) as bigint) as net,
+    cast(case when ledger.payout_id is null then 0 else ledger.fee_reporting end as bigint) as fee_reporting,
+    cast(case when ledger.payout_id is null then 0 else ledger.net_reporting end as bigint) as net_reporting,
     payouts.status,
     payouts.method,
     payouts.type,

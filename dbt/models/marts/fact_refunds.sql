@@ -10,6 +10,9 @@ with touched as (
     {{ ever_named('balance_transactions', 'source_id', only="source_type = 'refund'") }}
     union all
     {{ of_rates_changed(ref('stg_refunds'), ['refund_id']) }}
+    union all
+    select refund_id from {{ ref('stg_refunds') }}
+    where refund_id in ({{ of_rates_changed(ref('fact_transactions'), ['source_id']) }})
     {% endcall %}
 ),
 
@@ -31,6 +34,8 @@ ledger as (
         transactions.source_id as refund_id,
         sum(transactions.fee) as fee,
         sum(transactions.net) as net,
+        {{ sum_of_all('transactions.fee_reporting') }} as fee_reporting,
+        {{ sum_of_all('transactions.net_reporting') }} as net_reporting,
         min(transactions.currency) as settlement_currency
     from {{ ref('fact_transactions') }} as transactions
     inner join touched on transactions.source_id = touched.refund_id
@@ -49,6 +54,8 @@ select
     cast(coalesce(ledger.fee, 0) as bigint) as fee,
     cast(coalesce(ledger.net, 0) as bigint) as net,
     ledger.settlement_currency,
+    cast(case when ledger.refund_id is null then 0 else ledger.fee_reporting end as bigint) as fee_reporting,
+    cast(case when ledger.refund_id is null then 0 else ledger.net_reporting end as bigint) as net_reporting,
     refunds.status,
     refunds.reason,
     refunds.failure_reason,

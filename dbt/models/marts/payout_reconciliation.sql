@@ -6,6 +6,8 @@ with touched as (
     {{ changed('payouts', 'id as payout_id') }}
     union all
     {{ ever_named('balance_transactions', 'payout_id') }}
+    union all
+    {{ of_rates_changed(ref('fact_transactions'), ['payout_id']) }}
     {% endcall %}
 ),
 
@@ -15,6 +17,9 @@ movements as (
         transactions.amount,
         transactions.fee,
         transactions.net,
+        transactions.amount_reporting,
+        transactions.fee_reporting,
+        transactions.net_reporting,
         transactions.merchant_id <> payouts.merchant_id or transactions.currency <> payouts.currency as is_foreign
     from {{ ref('fact_transactions') }} as transactions
     inner join touched on transactions.payout_id = touched.payout_id
@@ -29,7 +34,10 @@ paid_out as (
         sum(case when is_foreign then 1 else 0 end) as foreign_movements,
         sum(case when is_foreign then 0 else amount end) as gross,
         sum(case when is_foreign then 0 else fee end) as fees,
-        sum(case when is_foreign then 0 else net end) as net
+        sum(case when is_foreign then 0 else net end) as net,
+        {{ sum_of_all('case when is_foreign then 0 else amount_reporting end') }} as gross_reporting,
+        {{ sum_of_all('case when is_foreign then 0 else fee_reporting end') }} as fees_reporting,
+        {{ sum_of_all('case when is_foreign then 0 else net_reporting end') }} as net_reporting
     from movements
     group by payout_id
 ),
@@ -49,7 +57,10 @@ reckoned as (
         cast(coalesce(paid_out.foreign_movements, 0) as bigint) as foreign_movements,
         cast(coalesce(paid_out.gross, 0) as bigint) as gross,
         cast(coalesce(paid_out.fees, 0) as bigint) as fees,
-        cast(coalesce(paid_out.net, 0) as bigint) as paid_out_net
+        cast(coalesce(paid_out.net, 0) as bigint) as paid_out_net,
+        case when paid_out.payout_id is null then 0 else paid_out.gross_reporting end as gross_reporting,
+        case when paid_out.payout_id is null then 0 else paid_out.fees_reporting end as fees_reporting,
+        case when paid_out.payout_id is null then 0 else paid_out.net_reporting end as net_reporting
     from touched
     left join {{ ref('fact_payouts') }} as payouts on touched.payout_id = payouts.payout_id
     left join paid_out on touched.payout_id = paid_out.payout_id
@@ -67,6 +78,9 @@ select
     gross,
     fees,
     paid_out_net as net,
+    cast(gross_reporting as bigint) as gross_reporting,
+    cast(fees_reporting as bigint) as fees_reporting,
+    cast(net_reporting as bigint) as net_reporting,
     amount - paid_out_net as difference,
     amount = paid_out_net and foreign_movements = 0 as is_reconciled,
     arrival_date,

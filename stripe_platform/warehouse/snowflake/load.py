@@ -11,6 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Mapping, Set
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow.dataset as ds
 from snowflake.connector import SnowflakeConnection
@@ -39,6 +40,14 @@ OFFSETS = (
     "create table if not exists meta.raw_offsets "
     "(table_name text, topic_id text, partition number(38,0), next_offset number(38,0))"
 )
+
+
+class StoredOffset(NamedTuple):
+    """Up to which offset Snowflake has a partition of a topic; `rows` is how often `meta.raw_offsets` says so."""
+
+    topic_id: str
+    next_offset: int
+    rows: int
 
 
 class LoadedFromAnotherTopic(StripePlatformError):
@@ -78,15 +87,19 @@ def load_change_log(settings: Settings, tables: Mapping[str, RawTable], cut: Cut
         }
 
 
-def stored_offsets(connection: SnowflakeConnection, table: str) -> dict[int, tuple[str, int]]:
-    """{partition: (topic id, offset up to which Snowflake has the log)} of one table."""
-    rows = run(
+def stored_offsets(connection: SnowflakeConnection, table: str) -> dict[int, StoredOffset]:
+    """What is stored of each partition of one table."""
+    stored = run(
         connection,
         f"read the offsets of {table}",
-        "select partition, topic_id, next_offset from meta.raw_offsets where table_name = %s",
+        "select partition, topic_id, max(next_offset), count(*) from meta.raw_offsets where table_name = %s "
+        "group by partition, topic_id",
         [table],
     )
-    return {int(partition): (str(topic_id), int(offset)) for partition, topic_id, offset in rows}
+    return {
+        int(partition): StoredOffset(str(topic_id), int(offset), int(rows))
+        for partition, topic_id, offset, rows in stored
+    }
 
 
 def require_topics(connection: SnowflakeConnection, tables: Mapping[str, RawTable]) -> None:
@@ -150,20 +163,42 @@ class _Load:
             run(self._connection, f"make room for {self._table}", statement)
 
     def _stored(self) -> dict[int, int]:
-        """{partition: stored offset}, once each partition has a row that can be compared and set."""
+        """{partition: stored offset}, once each partition has one row that can be compared and set."""
+        stored = self._stored_now()
+        if missing := set(range(TABLES_BY_NAME[self._table].topic_partitions)) - set(stored):
+            for partition in missing:
+                self._store_first(partition)
+            stored = self._stored_now()
+        # Inserts wait for nobody: two loaders that begin at once may both have stored a first offset. One of them, at
+        # least, comes by here after the other's insert.
+        if repeated := [partition for partition, offset in stored.items() if offset.rows > 1]:
+            for partition in repeated:
+                self._take_first_back(partition)
+            raise LostRace(self._table)
+        return {partition: offset.next_offset for partition, offset in stored.items()}
+
+    def _stored_now(self) -> dict[int, StoredOffset]:
         stored = stored_offsets(self._connection, self._table)
-        _require_topic(self._table, self._raw, {topic_id for topic_id, _ in stored.values()})
-        for partition in set(range(TABLES_BY_NAME[self._table].topic_partitions)) - set(stored):
-            run(
-                self._connection,
-                f"store a first offset of {self._table}",
-                "insert into meta.raw_offsets (table_name, topic_id, partition, next_offset) "
-                "select %s, %s, %s, 0 where not exists "
-                "(select 1 from meta.raw_offsets where table_name = %s and partition = %s)",
-                [self._table, self._raw.topic_id, partition, self._table, partition],
-            )
-            stored[partition] = (self._raw.topic_id, 0)
-        return {partition: offset for partition, (_, offset) in stored.items()}
+        _require_topic(self._table, self._raw, {offset.topic_id for offset in stored.values()})
+        return stored
+
+    def _store_first(self, partition: int) -> None:
+        run(
+            self._connection,
+            f"store a first offset of {self._table}",
+            "insert into meta.raw_offsets (table_name, topic_id, partition, next_offset) "
+            "select %s, %s, %s, 0 where not exists "
+            "(select 1 from meta.raw_offsets where table_name = %s and partition = %s)",
+            [self._table, self._raw.topic_id, partition, self._table, partition],
+        )
+
+    def _take_first_back(self, partition: int) -> None:
+        run(
+            self._connection,
+            f"take a first offset of {self._table} back",
+            "delete from meta.raw_offsets where table_name = %s and partition = %s and next_offset = 0",
+            [self._table, partition],
+        )
 
     def _begins(self, stored: Mapping[int, int]) -> dict[int, int]:
         """{partition: offset of the first change to load}: the stored one, or that of a gap mark just below it.

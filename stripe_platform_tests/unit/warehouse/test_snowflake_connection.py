@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import (
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
+from dagster._core.remote_representation.external_data import RepositorySnap
 from dbt_common.constants import SECRET_ENV_PREFIX
 from pydantic import SecretStr
 from snowflake.connector.errors import ProgrammingError
@@ -26,6 +28,7 @@ from stripe_platform.warehouse.snowflake.connection import (
     connection_arguments,
     profile_variables,
 )
+from stripe_platform.warehouse.snowflake.resource import PASSPHRASE, snowflake_resource
 
 
 @pytest.fixture
@@ -110,3 +113,17 @@ def test_every_environment_names_its_engines_and_every_engine_is_there() -> None
 def test_dagster_is_given_the_resource_of_snowflake_only_where_it_is_the_warehouse(settings: Settings) -> None:
     assert "snowflake" in resources_for(settings)
     assert "snowflake" not in resources_for(settings.model_copy(update={"warehouse": WarehouseEngine.DUCKDB}))
+
+
+def test_what_dagster_shows_of_the_resource_has_no_passphrase_and_the_resource_has_it(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PASSPHRASE, "of another key")
+    encrypted = key_file(tmp_path / "encrypted.p8", BestAvailableEncryption(b"kept to itself"))
+    key = {"snowflake_private_key_path": encrypted, "snowflake_private_key_passphrase": SecretStr("kept to itself")}
+    resource = snowflake_resource(settings.model_copy(update=key))
+    repository = dg.Definitions(resources={"snowflake": resource}).get_repository_def()
+    shown = dg.serialize_value(RepositorySnap.from_def(repository))
+    assert "encrypted.p8" in shown
+    assert "kept to itself" not in shown
+    assert resource.process_config_and_initialize().private_key_password == "kept to itself"
