@@ -105,6 +105,48 @@ SAME_SUMS = (
         """,
     ),
     SameSums(
+        "why attempts failed",
+        "select day::varchar, card_brand, card_country, merchant_id, decline_code, declined from marts.decline_codes",
+        """
+        SELECT (charge.created AT TIME ZONE 'UTC')::date::text, card.brand, card.issuer_country,
+            charge.merchant_id::text, coalesce(charge.decline_code, charge.failure_code), count(*)
+        FROM charges AS charge
+        LEFT JOIN payment_methods AS method ON method.id = charge.payment_method_id
+        LEFT JOIN card_fingerprints AS card ON card.fingerprint = method.card_fingerprint
+        WHERE charge.status = 'failed'
+        GROUP BY 1, 2, 3, 4, 5
+        """,
+    ),
+    SameSums(
+        "what is disputed of a charge",
+        "select charge_id, amount_disputed from marts.fact_charges where amount_disputed > 0",
+        """
+        SELECT charge_id::text, sum(amount)::bigint
+        FROM disputes
+        WHERE status NOT LIKE 'warning%'
+        GROUP BY 1
+        """,
+    ),
+    SameSums(
+        "ledger rows of each kind of a day",
+        """
+        select day::varchar, merchant_id, currency, charge_count, refund_count, refund_failure_count, dispute_count,
+            dispute_reversal_count
+        from marts.daily_revenue
+        """,
+        """
+        SELECT (created AT TIME ZONE 'UTC')::date::text, merchant_id::text, currency,
+            count(*) FILTER (WHERE reporting_category = 'charge'),
+            count(*) FILTER (WHERE reporting_category = 'refund'),
+            count(*) FILTER (WHERE reporting_category = 'refund_failure'),
+            count(*) FILTER (WHERE reporting_category = 'dispute'),
+            count(*) FILTER (WHERE reporting_category = 'dispute_reversal')
+        FROM balance_transactions
+        WHERE reporting_category IN ('charge', 'refund', 'refund_failure', 'dispute', 'dispute_reversal', 'fee')
+        GROUP BY 1, 2, 3
+        """,
+    ),
+    SameSums(
         "currencies",
         "select code, minor_units from marts.dim_currency",
         "SELECT code, (10 ^ exponent)::int FROM currencies",
