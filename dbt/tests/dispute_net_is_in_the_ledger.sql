@@ -2,15 +2,7 @@
 -- The ledger rows that a dispute is linked to are those that name it as their source. A transaction committed while the
 -- cut was being made may be in it in part, so a dispute counts only if all its ledger rows were committed before.
 with ledger as (
-    select
-        source_id,
-        sum(fee) as fee,
-        sum(net) as net,
-        {{ sum_of_all('fee_reporting') }} as fee_reporting,
-        {{ sum_of_all('net_reporting') }} as net_reporting
-    from {{ ref('fact_transactions') }}
-    where source_type = 'dispute'
-    group by source_id
+    {{ ledger_of('dispute') }}
     having max(committed_at) < {{ cut_made_at() }}
 )
 

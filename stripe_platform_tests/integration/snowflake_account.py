@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -54,6 +55,12 @@ def set_up(settings: Settings) -> None:
             if statement.lower().startswith(RUNS_ON_FAKESNOW):
                 named = re.sub(r"\bstripe\b(?=[. ])", settings.snowflake_database, statement)
                 run(connection, "set the account up", named)
+
+
+def rows(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
+    """What a statement answers, in the transformer's role."""
+    with connected(settings, settings.snowflake_role) as connection:
+        return run(connection, "read or write", sql)
 
 
 def statements() -> list[str]:

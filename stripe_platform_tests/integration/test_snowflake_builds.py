@@ -16,8 +16,8 @@ from stripe_platform.warehouse.snowflake.build import (
     prepare_build,
     publish,
 )
-from stripe_platform.warehouse.snowflake.connection import connected, run
-from stripe_platform_tests.integration.snowflake_account import account, set_up
+from stripe_platform.warehouse.snowflake.connection import run
+from stripe_platform_tests.integration.snowflake_account import account, rows, set_up
 from stripe_platform_tests.integration.test_warehouse import Lake, charge, key
 
 
@@ -36,11 +36,6 @@ def lake(snowflake: Settings, tmp_path: Path) -> Lake:
     lake.settings.warehouse_folder.mkdir(parents=True, exist_ok=True)
     lake.write("charges", charge(key(1), 1))
     return lake
-
-
-def rows(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
-    with connected(settings, settings.snowflake_role) as connection:
-        return run(connection, "read or write", sql)
 
 
 def before(monkeypatch: pytest.MonkeyPatch, what: str, act: Callable[[], object]) -> None:

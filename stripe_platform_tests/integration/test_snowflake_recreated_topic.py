@@ -3,7 +3,6 @@
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,9 +10,8 @@ from stripe_platform.cdc.cut import Cut
 from stripe_platform.raw.change_log import ChangeLog
 from stripe_platform.settings import PROJECT_ROOT, Settings
 from stripe_platform.warehouse.snowflake.build import prepare_build
-from stripe_platform.warehouse.snowflake.connection import connected, run
 from stripe_platform.warehouse.snowflake.load import LoadedFromAnotherTopic
-from stripe_platform_tests.integration.snowflake_account import account, set_up
+from stripe_platform_tests.integration.snowflake_account import account, rows, set_up
 from stripe_platform_tests.integration.test_same_answers import dbt
 from stripe_platform_tests.integration.test_warehouse import Lake, charge, key
 
@@ -36,11 +34,6 @@ def documented_remedy() -> list[str]:
     """What docs/snowflake.md says to do about a table that is to be loaded anew."""
     _, _, section = (PROJECT_ROOT / "docs" / "snowflake.md").read_text().partition("## A table from the beginning")
     return [statement.replace("<table>", TABLE) for statement in re.findall("`((?:drop|delete) [^`]+)`", section)]
-
-
-def rows(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
-    with connected(settings, settings.snowflake_role) as connection:
-        return run(connection, "read", sql)
 
 
 def lake_in(home: Path, snowflake: Settings, kind: type[Lake] = Lake) -> Lake:
